@@ -1,0 +1,58 @@
+"""The contracts by which rooms on one floor know each other: structural types, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NotRequired, Protocol, TypedDict, runtime_checkable
+
+from torch import Tensor
+
+Noise = Literal["const", "none", "random"]
+
+
+class Batch(TypedDict):
+    """What every data source yields."""
+
+    image: Tensor  # uint8 [B,3,H,W], RGB
+    key: list[str]  # name of each image
+    position: Tensor  # int64 [B], place of each image in the global stream (images seen before it)
+    source: NotRequired[Tensor]  # uint8 [B,C,H,W]: the input image of paired tasks
+
+
+class Mapping(Protocol):
+    """z [B,D] -> w [B,D]."""
+
+    def __call__(self, z: Tensor, c: Tensor | None = None) -> Tensor: ...
+
+
+class Synthesis(Protocol):
+    """wp [B,L,D] -> image [B,3,R,R] in about [-1,1] (not clamped)."""
+
+    def __call__(
+        self,
+        wp: Tensor,
+        f: Tensor | None = None,
+        noise: Noise = "const",
+        seeds: Sequence[int] | None = None,
+    ) -> Tensor: ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A pretrained generator. Frozen by the method that is given it; always in eval mode."""
+
+    mapping: Mapping
+    synthesis: Synthesis
+    w_avg: Tensor  # [D]
+    num_ws: int  # L
+    z_dim: int
+    w_dim: int  # D
+    resolution: int  # R, px
+
+
+class Encoder(Protocol):
+    """image [B,C,H,W] in [-1,1] -> codes [B,L,D], offsets from w_avg; the method adds w_avg."""
+
+    input_size: tuple[int, int]  # (H, W) px
+
+    def __call__(self, image: Tensor) -> Tensor: ...

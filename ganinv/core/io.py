@@ -1,0 +1,90 @@
+"""Safe file reading and writing: nothing here ever runs code found in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ganinv.core.errors import WeightsError, WeightsMissing
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex sha256 of a file's bytes, read in 1 MiB pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write to a temporary name beside `path`, sync, rename: a reader sees all of it or nothing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_tensors(path: str | Path) -> Any:
+    """Read a `.pt/.pth/.ckpt` with torch's restricted reader (`weights_only=True`), on the CPU.
+
+    Raises:
+        WeightsMissing: no such file.
+        WeightsError: not a torch file, or one that would need to run code to be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsMissing(f"no weights file at {path}; check the path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds here; all mean "unreadable"
+        raise WeightsError(
+            f"{path} cannot be read as plain tensors ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:200]}); expected a torch file of tensors, numbers and "
+            "strings. ganinv never runs code stored in a file"
+        ) from error
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a `.safetensors` file: its tensors and its metadata, each value parsed from JSON.
+
+    Raises:
+        WeightsMissing: no such file.
+        WeightsError: not a safetensors file, or cut short.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsMissing(f"no weights file at {path}; check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def write_safetensors(
+    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]
+) -> None:
+    """Write tensors and JSON-able metadata to a `.safetensors` file, atomically."""
+    text = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
+    contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    write_atomic(path, save(contiguous, metadata=text))
