@@ -42,8 +42,8 @@ class Case:
         state = {}
         for key, entry in self.spec["state"].items():
             if "mean" in entry:
-                value = entry["mean"] + entry["std"] * _normal(key, entry["shape"])
-                state[key] = torch.from_numpy(np.float32(value).reshape(entry["shape"]))
+                value = np.asarray(entry["mean"] + entry["std"] * _normal(key, entry["shape"]))
+                state[key] = torch.from_numpy(value.astype(np.float32))
             elif key in self.arrays:
                 state[key] = torch.from_numpy(self.arrays[key])
             elif "value" in entry:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -32,3 +33,17 @@ def repeat_w(w: Tensor, num_ws: int) -> Tensor:
             raise ValueError(f"wp of {w.shape[1]} rows; expected num_ws={num_ws}")
         return w
     return w.unsqueeze(1).expand(-1, num_ws, -1)
+
+
+def truncate(w: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+    """w_avg + psi * (w - w_avg), on the first `cutoff` rows of a wp (None: all).
+
+    Args:
+        w: [B,D] or [B,L,D].
+        w_avg: [D].
+        psi: 1 leaves w as it is, 0 gives w_avg.
+        cutoff: number of rows of a wp that are truncated.
+    """
+    if cutoff is None:
+        return w_avg.lerp(w, psi)
+    return torch.cat([w_avg.lerp(w[:, :cutoff], psi), w[:, cutoff:]], dim=1)
