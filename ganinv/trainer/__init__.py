@@ -1,0 +1,1 @@
+"""Floor 5: everything about running a method: processes, precision, checkpoints, logs."""

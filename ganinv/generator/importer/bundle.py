@@ -1,0 +1,90 @@
+"""ganinv's own generator file: one `.safetensors` that says what it is.
+
+Metadata (JSON): `format` "ganinv-generator", `kind` (a class named in KINDS), `architecture` (the
+constructor's arguments), `recipe` (how it was trained). Tensors: `G.<key>` of the generator and, where
+the discriminator travels along, `D.<key>` with `discriminator` (its constructor's arguments).
+float16 on disk, float32 in memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ganinv.core.errors import WeightsError, explain
+from ganinv.core.io import read_safetensors, sha256_file, write_safetensors
+from ganinv.generator.stylegan2 import StyleGAN2Generator
+
+KINDS: dict[str, type[nn.Module]] = {"StyleGAN2Generator": StyleGAN2Generator}
+
+
+def save_bundle(
+    path: str | Path,
+    generator: StyleGAN2Generator,
+    recipe: dict[str, Any],
+    discriminator: nn.Module | None = None,
+) -> None:
+    """Write a generator (and its discriminator) as float16, atomically."""
+    networks: dict[str, nn.Module] = {"G": generator}
+    metadata: dict[str, Any] = {
+        "format": "ganinv-generator",
+        "kind": type(generator).__name__,
+        "architecture": generator.architecture,
+        "recipe": recipe,
+    }
+    if discriminator is not None:
+        networks["D"] = discriminator
+        metadata["discriminator"] = discriminator.architecture
+    tensors = {
+        f"{letter}.{key}": value.half() if value.is_floating_point() else value
+        for letter, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
+    write_safetensors(path, tensors, metadata)
+
+
+def part_of(tensors: dict[str, Tensor], letter: str) -> dict[str, Tensor]:
+    """The tensors of one network, in float32, under their own keys."""
+    prefix = letter + "."
+    return {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def load_bundle(path: str | Path) -> StyleGAN2Generator:
+    """Build the generator that a bundle describes and fill it.
+
+    Raises:
+        WeightsMissing: no such file.
+        WeightsError: not a ganinv generator, or tensors that do not fit its own description.
+    """
+    tensors, metadata = read_safetensors(path)
+    kind = metadata.get("kind")
+    if metadata.get("format") != "ganinv-generator" or kind not in KINDS:
+        raise WeightsError(
+            explain(
+                f"{path} holds format={metadata.get('format')!r} kind={kind!r}",
+                f"format='ganinv-generator' and a kind of {sorted(KINDS)}",
+                "import the original file with `ganinv import`",
+            )
+        )
+    generator = KINDS[kind](**metadata["architecture"])
+    assert isinstance(generator, StyleGAN2Generator)
+    try:
+        generator.load_state_dict(part_of(tensors, "G"), strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit its own description: {error}") from error
+    generator.source, generator.sha256 = str(path), sha256_file(path)
+    return generator
+
+
+def load_discriminator_state(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Constructor arguments and weights of the discriminator inside a bundle.
+
+    Raises:
+        WeightsError: the bundle holds no discriminator.
+    """
+    tensors, metadata = read_safetensors(path)
+    if "discriminator" not in metadata:
+        raise WeightsError(f"{path} holds no discriminator; use a bundle that was saved with one")
+    return metadata["discriminator"], part_of(tensors, "D")

@@ -1,0 +1,217 @@
+"""What every training method shares and no paper mentions: players, frozen networks, the clock.
+
+A method subclasses `Method`, names its players (the networks it trains) and writes `step(x, batch)`,
+which reads like its paper:
+
+    with self.play("E"):                                   # only E's weights take gradients
+        self.descend("E", (self.loss_E(x) for x in self.chunks(x)))
+
+Optimisation is manual. A step sees the whole batch of this process; `accumulate` cuts it into chunks,
+each player descends the mean over all chunks and then over all ranks, and only then the next player
+moves. N chunks, or N processes, therefore equal one N times larger batch for any number of players.
+
+The clock is `images_seen`, over all processes. Every random number is a function of
+(seed, images_seen, rank) or of (seed, position of the image): resuming repeats the run exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from ganinv.core.errors import WeightsError
+from ganinv.core.image import to_unit
+from ganinv.core.interface import Batch
+from ganinv.core.seed import mix, randn_rows
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class Method(pl.LightningModule):
+    """A training method. Subclasses fill `players` and `optimizers_of` and write `step`.
+
+    Args:
+        seed: seed of every random number of the run.
+        accumulate: chunks into which each batch is cut; must divide the batch size.
+        clip_norm: largest gradient norm of a player, None for no clipping.
+        max_nonfinite: steps in a row whose gradient may be NaN or Inf (each is skipped and counted)
+            before the run stops.
+    """
+
+    automatic_optimization = False
+    monitor = "total"  # the validation value by which the best checkpoint is chosen; lower is better
+    strict_loading = False  # frozen networks are absent on purpose; on_load_checkpoint checks the rest
+
+    def __init__(
+        self, *, seed: int, accumulate: int, clip_norm: float | None, max_nonfinite: int
+    ) -> None:
+        super().__init__()
+        self.seed, self.accumulate, self.clip_norm = seed, accumulate, clip_norm
+        self.max_nonfinite = max_nonfinite
+        self.images_seen = 0
+        self.nonfinite, self.nonfinite_in_a_row = 0, 0
+        self.values: dict[str, Tensor] = {}  # what the last step measured, for the loggers
+        self.shown: dict[str, float] = {}  # the numbers last logged, for the progress bar
+        self.validation: dict[str, float] = {}  # means of the last validation
+        self.grid: Tensor | None = None  # its picture, float [3,H,W] in [0,1]
+        self.interrupted = False
+        self.identity: dict[str, Any] = {}  # written into checkpoints: config, generator, version
+        self._frozen: list[str] = []
+        self._optimizer_of: dict[str, OptimizerFactory] = {}
+
+    # ------------------------------------------------------------------ what a method provides
+
+    def step(self, x: Tensor, batch: Batch) -> None:
+        """One iteration of the paper on x [B,3,H,W] in [-1,1]."""
+        raise AssertionError(f"{type(self).__name__} has no step")
+
+    def add_player(self, name: str, network: nn.Module, optimizer: OptimizerFactory) -> None:
+        """Register a network that this method trains, under the letter its step uses."""
+        setattr(self, name, network)
+        self._optimizer_of[name] = optimizer
+
+    def add_frozen(self, name: str, network: nn.Module) -> None:
+        """Register a network that stays fixed, in eval mode, and out of every checkpoint."""
+        setattr(self, name, network.eval().requires_grad_(False))
+        self._frozen.append(name)
+
+    # ------------------------------------------------------------------ one step
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Seed, step, advance the clock."""
+        torch.manual_seed(mix(self.seed, "step", self.images_seen, self.global_rank))
+        self.values = {}
+        self.step(to_unit(batch["image"]), batch)
+        self.images_seen += len(batch["key"]) * self.trainer.world_size
+
+    def chunks(self, *tensors: Tensor) -> Iterator[Any]:
+        """The batch cut into `accumulate` equal parts: x -> x_i, or (x, z) -> (x_i, z_i)."""
+        parts = [t.tensor_split(self.accumulate) for t in tensors]
+        return iter(parts[0]) if len(parts) == 1 else zip(*parts, strict=True)
+
+    @contextmanager
+    def play(self, player: str) -> Iterator[None]:
+        """Within this block only the weights of `player` take gradients."""
+        for name in self._optimizer_of:
+            getattr(self, name).requires_grad_(name == player)
+        try:
+            yield
+        finally:
+            for name in self._optimizer_of:
+                getattr(self, name).requires_grad_(True)
+
+    def descend(self, player: str, losses: Iterable[Tensor]) -> None:
+        """Move `player` one optimizer step down the mean of `losses` over chunks and ranks.
+
+        Args:
+            player: a name given to `add_player`.
+            losses: one scalar a chunk, computed lazily, so that one chunk's graph lives at a time.
+        """
+        optimizer = self._optimizer(player)
+        optimizer.zero_grad(set_to_none=True)
+        for loss in losses:
+            self.manual_backward(loss / self.accumulate)
+        parameters = [p for p in getattr(self, player).parameters() if p.grad is not None]
+        self.reduce_gradients(parameters)
+        limit = float("inf") if self.clip_norm is None else self.clip_norm
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        self.values[f"grad_norm/{player}"] = norm.detach()
+        if self._finite(norm, player):
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def reduce_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Average gradients over ranks; the trainer's strategy knows how."""
+        reduce = getattr(self.trainer.strategy, "reduce_gradients", None)
+        if reduce is not None:
+            reduce(parameters)
+        elif self.trainer.world_size > 1:
+            raise AssertionError("several processes without ganinv.trainer.strategy.Replicas")
+
+    def watch(self, name: str, value: Tensor) -> None:
+        """Measure: the mean of `value` appears in the logs as `train/name`. Never synchronises."""
+        mean = value.detach().float().mean() / self.accumulate
+        self.values[name] = self.values[name] + mean if name in self.values else mean
+
+    def randn(self, purpose: str, position: Tensor, *shape: int) -> Tensor:
+        """N(0,1) [B,*shape]; row i is a function of (seed, purpose, position[i]) alone."""
+        return randn_rows(self.seeds(purpose, position), shape, self.device)
+
+    def seeds(self, purpose: str, position: Tensor) -> list[int]:
+        """One seed an image of the global stream."""
+        return [mix(self.seed, purpose, p) for p in position.tolist()]
+
+    @property
+    def player_names(self) -> list[str]:
+        """The players, in the order of their optimizers."""
+        return list(self._optimizer_of)
+
+    def _optimizer(self, player: str) -> Any:
+        optimizers = self.optimizers()
+        listed = optimizers if isinstance(optimizers, list) else [optimizers]
+        return listed[list(self._optimizer_of).index(player)]
+
+    def _finite(self, norm: Tensor, player: str) -> bool:
+        if bool(torch.isfinite(norm)):
+            self.nonfinite_in_a_row = 0
+            return True
+        self.nonfinite += 1
+        self.nonfinite_in_a_row += 1
+        if self.nonfinite_in_a_row >= self.max_nonfinite:
+            raise FloatingPointError(
+                f"the gradient of {player} was not finite {self.nonfinite_in_a_row} steps in a row "
+                f"(images seen: {self.images_seen}); expected at most {self.max_nonfinite - 1}. "
+                "To fix: lower optimizer.lr, or set trainer.precision=32-true"
+            )
+        return False
+
+    # ------------------------------------------------------------------ Lightning's questions
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One optimizer a player, in the order of `add_player`."""
+        return [make(getattr(self, name).parameters()) for name, make in self._optimizer_of.items()]
+
+    def train(self, mode: bool = True) -> Method:
+        """Frozen networks stay in eval mode."""
+        super().train(mode)
+        for name in self._frozen:
+            getattr(self, name).eval()
+        return self
+
+    def _is_frozen(self, key: str) -> bool:
+        return key.split(".", 1)[0] in self._frozen
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen networks out; add the clock and what identifies the run."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not self._is_frozen(k)}
+        checkpoint["images_seen"] = self.images_seen
+        checkpoint["nonfinite"] = self.nonfinite
+        checkpoint["ganinv"] = self.identity
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the clock; refuse a checkpoint of another network or another generator."""
+        given = set(checkpoint["state_dict"])
+        expected = {k for k in self.state_dict() if not self._is_frozen(k)}
+        if given != expected:
+            missing, extra = sorted(expected - given)[:3], sorted(given - expected)[:3]
+            raise WeightsError(
+                f"the checkpoint does not fit {type(self).__name__}: missing {missing or 'nothing'}"
+                f", unexpected {extra or 'nothing'}; expected the run's own encoder and method. "
+                "To fix: resume with the config stored beside the checkpoint"
+            )
+        theirs = checkpoint.get("ganinv", {}).get("generator_sha256")
+        ours = self.identity.get("generator_sha256")
+        if theirs != ours:
+            raise WeightsError(
+                f"the checkpoint was trained on a generator with sha256 {str(theirs)[:12]}, this "
+                f"run loads one with {str(ours)[:12]}; expected the same file. To fix: set "
+                "generator.weights to the file of the first run"
+            )
+        self.images_seen = checkpoint["images_seen"]
+        self.nonfinite = checkpoint["nonfinite"]

@@ -1,0 +1,156 @@
+"""StyleGAN2 training: the generator that the inversion methods then hold fixed.
+
+Source: Karras et al., arXiv 1912.04958: non-saturating loss, lazy R1 (sec. 4.1, app. B), and the
+running average of the generator (Yazici et al., arXiv 1806.04498) with NVIDIA's half-life ramp-up.
+
+    G  generator z -> w -> wp -> x_hat      D  discriminator x -> score      G_ema  average of G
+    L_G = mean softplus(-D(G(z)))
+    L_D = mean softplus(D(G(z))) + mean softplus(-D(x))
+    R1  = gamma/2 * mean_b |grad_x D(x_b)|^2,  every `reg_interval` steps, times `reg_interval`
+
+Differs from the released code in: no path-length regularisation, no style mixing, no adaptive
+augmentation; R1 is always computed in float32. One kimg is a thousand real images seen.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganinv.core.image import to_uint8
+from ganinv.core.interface import Batch
+from ganinv.core.latent import repeat_w
+from ganinv.method.base import Method, OptimizerFactory
+
+
+def lazy(make: OptimizerFactory, interval: int) -> OptimizerFactory:
+    """Adam with its rates corrected for a step that is taken in two parts every `interval` steps:
+    lr -> c lr, beta -> beta^c with c = interval / (interval + 1) (arXiv 1912.04958, app. B)."""
+    c = interval / (interval + 1)
+    if not isinstance(make, partial):
+        return make
+    rates = dict(make.keywords)
+    betas = tuple(float(beta) ** c for beta in rates.pop("betas", (0.9, 0.999)))
+    return partial(make.func, **{**rates, "lr": rates["lr"] * c, "betas": betas})
+
+
+class GAN(Method):
+    """Train a StyleGAN2 on images.
+
+    Args:
+        generator: a fresh (or earlier) generator; trained.
+        discriminator: its discriminator; trained.
+        optimizer: Adam factory for both.
+        r1_gamma: gamma of R1.
+        reg_interval: steps between R1 steps.
+        ema_kimg: half-life of the average, in thousands of images.
+        ema_rampup: the half-life is at most this share of the images seen so far.
+        w_avg_beta: decay of the mapping network's running mean of w.
+        seed: see `Method`, also for the rest.
+        accumulate: see there.
+        clip_norm: see there.
+        max_nonfinite: see there.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        optimizer: OptimizerFactory,
+        r1_gamma: float,
+        reg_interval: int,
+        ema_kimg: float,
+        ema_rampup: float,
+        w_avg_beta: float,
+        seed: int,
+        accumulate: int,
+        clip_norm: float | None,
+        max_nonfinite: int,
+    ) -> None:
+        super().__init__(
+            seed=seed, accumulate=accumulate, clip_norm=clip_norm, max_nonfinite=max_nonfinite
+        )
+        self.r1_gamma, self.reg_interval = r1_gamma, reg_interval
+        self.ema_kimg, self.ema_rampup, self.w_avg_beta = ema_kimg, ema_rampup, w_avg_beta
+        self.add_player("G", generator, optimizer)
+        self.add_player("D", discriminator, lazy(optimizer, reg_interval))
+        self.G_ema = copy.deepcopy(generator).eval().requires_grad_(False)
+
+    def step(self, x: Tensor, batch: Batch) -> None:
+        """G, then D on reals x and new fakes, then (lazily) R1, then the average."""
+        position = batch["position"]
+        x = x.to(memory_format=torch.channels_last)
+        with self.play("G"):
+            z = self.randn("z_G", position, self.G.z_dim)  # [B,Z]
+            self.descend("G", map(self.loss_G, self.chunks(z)))
+        with self.play("D"):
+            z = self.randn("z_D", position, self.G.z_dim)
+            self.descend("D", (self.loss_D(x_i, z_i) for x_i, z_i in self.chunks(x, z)))
+            batch_size = len(x) * self.trainer.world_size
+            if (self.images_seen // batch_size) % self.reg_interval == 0:
+                self.descend("D", map(self.loss_R1, self.chunks(x)))
+        self.average(batch_size)
+
+    def loss_G(self, z: Tensor) -> Tensor:
+        """mean softplus(-D(G(z)))."""
+        score = self.D(self.fake(z, track=True))
+        loss = F.softplus(-score).mean()
+        self.watch("G/adversarial", loss)
+        return loss
+
+    def loss_D(self, x: Tensor, z: Tensor) -> Tensor:
+        """mean softplus(D(G(z))) + mean softplus(-D(x))."""
+        with torch.no_grad():
+            x_hat = self.fake(z)
+        fake, real = self.D(x_hat), self.D(x)
+        self.watch("D/score_fake", fake)
+        self.watch("D/score_real", real)
+        loss = F.softplus(fake).mean() + F.softplus(-real).mean()
+        self.watch("D/adversarial", loss)
+        return loss
+
+    def loss_R1(self, x: Tensor) -> Tensor:
+        """reg_interval * gamma/2 * mean_b |grad_x D(x_b)|^2."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self.D(x).sum(), x, create_graph=True)
+            penalty = gradient.square().sum((1, 2, 3))  # [B]
+        self.watch("D/r1", penalty)
+        return penalty.mean() * (self.r1_gamma / 2 * self.reg_interval)
+
+    def fake(self, z: Tensor, track: bool = False) -> Tensor:
+        """z [B,Z] -> x_hat [B,3,R,R] with fresh noise; `track` moves w_avg towards the mean w."""
+        w = self.G.mapping(z)
+        if track:
+            with torch.no_grad():
+                self.G.w_avg.lerp_(w.mean(0), 1 - self.w_avg_beta)
+        return self.G.synthesis(repeat_w(w, self.G.num_ws), noise="random")
+
+    @torch.no_grad()
+    def average(self, batch_size: int) -> None:
+        """G_ema <- beta G_ema + (1 - beta) G, with beta = 0.5^(batch / half-life in images)."""
+        half_life = min(self.ema_kimg * 1000, self.images_seen * self.ema_rampup)
+        beta = 0.5 ** (batch_size / max(half_life, 1e-8))
+        ours, theirs = list(self.G_ema.parameters()), list(self.G.parameters())
+        torch._foreach_lerp_(ours, theirs, 1 - beta)
+        for mine, new in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
+            mine.copy_(new)
+
+    @torch.no_grad()
+    def sample(self, count: int, psi: float = 1.0, seed: int = 0) -> Tensor:
+        """`count` images of G_ema, uint8 [count,3,R,R], in batches of 50; fixed by `seed`."""
+        images = []
+        for start in range(0, count, 50):
+            position = torch.arange(start, min(start + 50, count))
+            w = self.G_ema.mapping(self.randn(f"sample{seed}", position, self.G.z_dim))
+            wp = repeat_w(self.G_ema.w_avg.lerp(w, psi), self.G.num_ws)
+            images.append(to_uint8(self.G_ema.synthesis(wp, noise="const")))
+        return torch.cat(images)
+
+

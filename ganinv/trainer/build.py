@@ -1,0 +1,128 @@
+"""From a composed config to a Lightning trainer and a method ready to fit."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from ganinv import __version__
+from ganinv.core.errors import ConfigError, explain
+from ganinv.method.base import Method
+from ganinv.trainer.callbacks import Clock, Saver, Telemetry
+from ganinv.trainer.checkpoint import AtomicCheckpointIO
+from ganinv.trainer.progress import Progress
+from ganinv.trainer.strategy import Replicas
+
+
+def build_trainer(
+    *,
+    run_dir: Path,
+    loggers: list[Logger],
+    batch_size: int,
+    accelerator: str,
+    devices: int | str,
+    num_nodes: int,
+    precision: str,
+    accumulate: int,
+    max_kimg: float,
+    log_every_images: int,
+    val_every_kimg: float,
+    save_every_kimg: float,
+    keep_best: int,
+    timeout_minutes: float,
+    threads: int | None,
+    deterministic: bool,
+) -> pl.Trainer:
+    """A Lightning trainer whose clock is images seen.
+
+    Args:
+        run_dir: where checkpoints, grids and logs go.
+        loggers: Lightning loggers; their step is images seen.
+        batch_size: images a process draws each step.
+        accelerator: cpu, gpu or auto.
+        devices: processes on this node.
+        num_nodes: nodes.
+        precision: Lightning's precision name, e.g. bf16-mixed.
+        accumulate: chunks a batch is cut into.
+        max_kimg: length of the run in thousands of images.
+        log_every_images: images between two log entries.
+        val_every_kimg: thousands of images between two validations.
+        save_every_kimg: thousands of images between two writes of last.ckpt.
+        keep_best: number of best checkpoints to keep.
+        timeout_minutes: how long ranks wait for one another.
+        threads: CPU threads of each process, null for torch's choice.
+        deterministic: forbid operators that do not repeat bit for bit.
+    """
+    if batch_size % accumulate:
+        raise ConfigError(
+            explain(
+                f"trainer.accumulate={accumulate} with dataset.batch_size={batch_size}",
+                "a divisor of the batch size",
+                "change either; the batch size counts all chunks together",
+            )
+        )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    strategy: Any = "auto"
+    several = num_nodes > 1 or devices not in (1, "1")
+    if several:
+        strategy = Replicas(timeout=timedelta(minutes=timeout_minutes))
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy,
+        precision=precision,  # type: ignore[arg-type]
+        logger=loggers,
+        callbacks=[
+            Clock(max_images=round(max_kimg * 1000), val_every=round(val_every_kimg * 1000)),
+            Telemetry(run_dir=run_dir, every=log_every_images),
+            Saver(
+                folder=run_dir / "checkpoints",
+                every=round(save_every_kimg * 1000),
+                keep_best=keep_best,
+            ),
+            Progress(max_images=round(max_kimg * 1000)),
+        ],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run_dir,
+        max_epochs=-1,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        deterministic=deterministic,
+    )
+
+
+def build_method(cfg: DictConfig, generator: torch.nn.Module) -> Method:
+    """The method of the config around a generator, with the parts that the config names: `encoder`,
+    `loss` and `discriminator` are absent from the config of a method that has none."""
+    parts: dict[str, Any] = {"generator": generator, "optimizer": instantiate(cfg.optimizer)}
+    if "encoder" in cfg:
+        parts["encoder"] = instantiate(
+            cfg.encoder, num_ws=generator.num_ws, w_dim=generator.w_dim, _convert_="all"
+        )
+    if "loss" in cfg:
+        from ganinv.loss.term import Terms
+
+        parts["loss"] = Terms({name: instantiate(term) for name, term in cfg.loss.items()})
+    if "discriminator" in cfg:
+        parts["discriminator"] = instantiate(cfg.discriminator, _convert_="all")
+    method: Method = instantiate(cfg.method, **parts, _convert_="all")
+    method.identity = {
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "version": __version__,
+        "generator_source": getattr(generator, "source", None),
+        "generator_sha256": getattr(generator, "sha256", None),
+    }
+    return method

@@ -1,0 +1,213 @@
+"""Callbacks on the clock of images seen: when to stop and validate, what to log, what to save."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor
+from torchvision.utils import save_image
+
+from ganinv.method.base import Method
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def _due(seen: int, before: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, seen]."""
+    return every > 0 and seen // every > before // every
+
+
+class Clock(pl.Callback):
+    """Stops at `max_images`; asks for a validation every `val_every` images; turns signals into an
+    orderly stop after the running step (a second Ctrl-C stops at once).
+
+    Args:
+        max_images: length of the run.
+        val_every: images between two validations.
+    """
+
+    def __init__(self, *, max_images: int, val_every: int) -> None:
+        self.max_images, self.val_every = max_images, val_every
+        self.caught: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Validate at batches, not epochs: the stream has no epochs."""
+        if stage == "fit":
+            per_step = trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
+            trainer.val_check_interval = max(1, self.val_every // per_step)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals; a run that is already long enough stops before its first step."""
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._catch)
+        assert isinstance(pl_module, Method)
+        if pl_module.images_seen >= self.max_images:
+            trainer.should_stop = True
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        if self.caught == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.caught = number
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """All ranks stop after the same step."""
+        assert isinstance(pl_module, Method)
+        caught = self.caught is not None
+        if trainer.world_size > 1:
+            caught = trainer.strategy.reduce_boolean_decision(caught, all=False)
+        pl_module.interrupted = caught
+        if caught or pl_module.images_seen >= self.max_images:
+            trainer.should_stop = True
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+class Telemetry(pl.Callback):
+    """Sends what the method watched to the loggers, averaged over ranks; writes grids as PNG.
+
+    Args:
+        run_dir: grids go to `run_dir/grids`.
+        every: images between two entries; the one point where tensors become numbers.
+    """
+
+    def __init__(self, *, run_dir: Path, every: int) -> None:
+        self.run_dir, self.every = run_dir, every
+        self._seen, self._since = 0, time.perf_counter()
+        self._waited, self._step_end = 0.0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the stopwatch."""
+        assert isinstance(pl_module, Method)
+        self._seen, self._since = pl_module.images_seen, time.perf_counter()
+        self._step_end = self._since
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """What passed since the last step was spent waiting for data."""
+        self._waited += time.perf_counter() - self._step_end
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """Log when due."""
+        assert isinstance(pl_module, Method)
+        seen, now = pl_module.images_seen, time.perf_counter()
+        self._step_end = now
+        if not _due(seen, seen - self._step_images(trainer), self.every):
+            return
+        values = self._numbers(trainer, pl_module.values)
+        pl_module.shown = {k: v for k, v in values.items() if "/" not in k or "score" not in k}
+        elapsed = now - self._since
+        metrics = {f"train/{name}": value for name, value in values.items()}
+        metrics["speed/images_per_sec"] = (seen - self._seen) / max(elapsed, 1e-9)
+        metrics["speed/data_wait_share"] = self._waited / max(elapsed, 1e-9)
+        metrics["train/skipped_steps"] = float(pl_module.nonfinite)
+        metrics["kimg"] = seen / 1000
+        for i, optimizer in enumerate(trainer.optimizers):
+            metrics[f"lr/{pl_module.player_names[i]}"] = optimizer.param_groups[0]["lr"]
+        if torch.cuda.is_available():
+            metrics["speed/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        self._log(trainer, metrics, seen)
+        self._seen, self._since, self._waited = seen, now, 0.0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the validation's means and its picture."""
+        assert isinstance(pl_module, Method)
+        seen = pl_module.images_seen
+        self._log(trainer, {f"val/{k}": v for k, v in pl_module.validation.items()}, seen)
+        if pl_module.grid is not None and trainer.is_global_zero:
+            path = self.run_dir / "grids" / f"{seen:09d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_image(pl_module.grid, path)
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_image("val/grid", [str(path)], step=seen)
+        self._step_end = time.perf_counter()
+        self._seen, self._since, self._waited = seen, self._step_end, 0.0
+
+    @staticmethod
+    def _step_images(trainer: pl.Trainer) -> int:
+        return trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
+
+    @staticmethod
+    def _numbers(trainer: pl.Trainer, values: dict[str, Tensor]) -> dict[str, float]:
+        if not values:
+            return {}
+        stacked = torch.stack([v.float() for v in values.values()])
+        if trainer.world_size > 1:
+            trainer.strategy.reduce_mean([stacked])  # type: ignore[attr-defined]
+        return dict(zip(values, stacked.tolist(), strict=True))
+
+    @staticmethod
+    def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=step)
+
+
+class Saver(pl.Callback):
+    """Writes `last.ckpt` when due, when the run ends or is interrupted, and the best `keep_best`.
+
+    Args:
+        folder: where the checkpoints go.
+        every: images between two writes of last.ckpt.
+        keep_best: how many `best-*.ckpt` stay; `best.ckpt` is a hard link to the first of them.
+    """
+
+    def __init__(self, *, folder: Path, every: int, keep_best: int) -> None:
+        self.folder, self.every, self.keep_best = folder, every, keep_best
+        self.best: list[tuple[float, str]] = []  # ascending: lower is better
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """Save when due, and at the last step."""
+        assert isinstance(pl_module, Method)
+        seen = pl_module.images_seen
+        step = trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
+        if _due(seen, seen - step, self.every) or trainer.should_stop:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep this state if it is among the best."""
+        assert isinstance(pl_module, Method)
+        score = pl_module.validation.get(pl_module.monitor)
+        if score is None or trainer.sanity_checking:
+            return
+        name = f"best-{pl_module.images_seen:09d}.ckpt"
+        ranked = sorted([*(b for b in self.best if b[1] != name), (score, name)])
+        dropped = [n for _, n in ranked[self.keep_best :]]
+        self.best = ranked[: self.keep_best]
+        if name not in dropped:
+            trainer.save_checkpoint(self.folder / name)
+        if trainer.is_global_zero:
+            for old in dropped:
+                (self.folder / old).unlink(missing_ok=True)
+            link = self.folder / "best.ckpt"
+            temporary = self.folder / ".best.ckpt"
+            temporary.unlink(missing_ok=True)
+            temporary.hardlink_to(self.folder / self.best[0][1])
+            temporary.replace(link)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ranking survives a resume."""
+        return {"best": [list(entry) for entry in self.best]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Forget checkpoints that are no longer there."""
+        entries = [(float(score), str(name)) for score, name in state_dict["best"]]
+        self.best = [e for e in entries if (self.folder / e[1]).is_file()]

@@ -1,0 +1,56 @@
+"""Data parallelism for methods with any number of players.
+
+Every rank holds the whole method. A player's gradients are averaged over ranks at the end of its
+`descend`, in flat buckets, as NVIDIA's StyleGAN trainers do. Unlike DistributedDataParallel, which
+wraps the module and hooks every backward pass, this needs no search for unused parameters: heads that
+a progressive schedule has not opened, players that wait, gradient penalties with a double backward
+and gradient accumulation are all the same case, and a player's step sends that player's bytes only.
+
+A parameter without a gradient on this rank must have none on any rank; that holds because the graph
+of a step is a function of the clock, which all ranks share.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor, nn
+
+BUCKET_BYTES = 64 << 20
+
+
+def average(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over ranks, in place, in buckets of one dtype."""
+    world = dist.get_world_size()
+    bucket: list[Tensor] = []
+    size = 0
+    for i, tensor in enumerate(tensors):
+        bucket.append(tensor)
+        size += tensor.numel() * tensor.element_size()
+        last = i + 1 == len(tensors)
+        if last or size >= BUCKET_BYTES or tensors[i + 1].dtype != tensor.dtype:
+            flat = torch.cat([t.reshape(-1) for t in bucket])
+            dist.all_reduce(flat)
+            flat.div_(world)
+            for t, part in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+                t.copy_(part.view_as(t))
+            bucket, size = [], 0
+
+
+class Replicas(DDPStrategy):
+    """Lightning's process launching and collectives, with gradients averaged by `Method.descend`."""
+
+    def configure_ddp(self) -> None:
+        """Start every rank from rank 0's weights; the module itself stays unwrapped."""
+        assert isinstance(self.model, nn.Module)
+        for tensor in [*self.model.parameters(), *self.model.buffers()]:
+            dist.broadcast(tensor.detach(), src=0)
+
+    def reduce_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Average `.grad` over ranks."""
+        average([p.grad for p in parameters if p.grad is not None])
+
+    def reduce_mean(self, tensors: list[Tensor]) -> None:
+        """Average any tensors over ranks, in place: statistics that must not drift apart."""
+        average(tensors)

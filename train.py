@@ -1,0 +1,45 @@
+"""Train an inversion encoder (or a generator): compose, build, fit.
+
+    python train.py                                         the embedded domain, CPU, minutes
+    python train.py method=e4e generator=stylegan2_ffhq1024 dataset=ffhq256 trainer=ddp
+    python train.py --help                                  every group and key
+"""
+
+import sys
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from ganinv.core.errors import ConfigError, DataError, WeightsError, WeightsMissing
+from ganinv.trainer.build import build_method
+from ganinv.trainer.check import check
+from ganinv.trainer.run import finish, open_run
+
+
+def train(cfg: DictConfig) -> None:
+    """One run, from its config to its last checkpoint."""
+    run = open_run(cfg)
+    generator = instantiate(cfg.generator)
+    data = instantiate(cfg.dataset)
+    check(cfg, generator, data)
+    method = build_method(cfg, generator)
+    loggers = instantiate(cfg.logger, run_dir=run.folder, config=run.config)
+    trainer = instantiate(
+        cfg.trainer, run_dir=run.folder, loggers=loggers, batch_size=cfg.dataset.batch_size
+    )
+    trainer.fit(method, datamodule=data, ckpt_path=run.resume, weights_only=True)
+    finish(run, trainer, method)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Entry point: what a user can get wrong ends in one sentence, not in a traceback."""
+    try:
+        train(cfg)
+    except (ConfigError, DataError, WeightsError, WeightsMissing) as error:
+        sys.exit(f"\n{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()
