@@ -94,8 +94,8 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """One bottleneck."""
-        shortcut: Tensor = self.shortcut_layer(x)
-        return shortcut + self.res_layer(x)
+        y: Tensor = self.shortcut_layer(x) + self.res_layer(x)
+        return y
 
 
 class Trunk(nn.Module):
@@ -203,7 +203,7 @@ class ArcFaceNet(Trunk):
 
 
 def arcface(*, weights: str | None) -> ArcFaceNet:
-    """ArcFace with its published weights, in eval mode.
+    """ArcFace with its published weights, frozen, in eval mode.
 
     Args:
         weights: path or name of `model_ir_se50.pth`; None looks in the usual places.
@@ -212,6 +212,8 @@ def arcface(*, weights: str | None) -> ArcFaceNet:
         WeightsMissing, WeightsError: no such file; one of another architecture.
     """
     state, provenance = weights_of.load("arcface_ir_se50", weights)
-    network = ArcFaceNet()
+    with torch.device("meta"):
+        network = ArcFaceNet()
+    network.to_empty(device="cpu")
     weights_of.fit(network, state, provenance)
-    return network.eval()
+    return network.eval().requires_grad_(False)

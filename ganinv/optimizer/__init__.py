@@ -1,0 +1,1 @@
+"""Floor 1: optimizers that torch does not have."""
