@@ -1,0 +1,95 @@
+"""`generator.weights=FILE`: what kind of file it is, read from its content, and the generator in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from ganinv.core.errors import WeightsError, WeightsMissing, explain
+from ganinv.core.io import load_tensors, sha256_file
+from ganinv.generator.importer import rosinality
+from ganinv.generator.importer.bundle import load_bundle
+from ganinv.generator.stylegan2 import StyleGAN2Generator
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+
+
+def find(weights: str, origin: str | None) -> Path:
+    """The file that `weights` means: a path, or a name that ganinv ships or $GANINV_WEIGHTS holds.
+
+    Raises:
+        WeightsMissing: nowhere; the message says where the file comes from.
+    """
+    places = [Path(weights).expanduser(), SHIPPED / f"{weights}.safetensors"]
+    if folder := os.environ.get("GANINV_WEIGHTS"):
+        places.append(Path(folder) / weights)
+    for place in places:
+        if place.is_file():
+            return place
+    shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.safetensors"))) or "none"
+    raise WeightsMissing(
+        explain(
+            f"generator.weights={weights}, which is no file (looked at "
+            f"{', '.join(str(place) for place in places)})",
+            f"a generator file{f' from {origin}' if origin else ''}",
+            "pass generator.weights=/path/to/file, put the file into $GANINV_WEIGHTS, or use a "
+            f"shipped generator: {shipped}",
+        )
+    )
+
+
+def load_generator(
+    *, weights: str, resolution: int | None, origin: str | None
+) -> StyleGAN2Generator:
+    """A pretrained generator, frozen, in eval mode, with `source` and `sha256`.
+
+    Args:
+        weights: path, or name of a shipped file. ganinv's `.safetensors` and rosinality's `.pt`
+            (also inside a pSp or e4e checkpoint) are told apart by their content.
+        resolution: side in px that the config counts on, None to take what the file has.
+        origin: where the file is published, for the message when it is missing.
+
+    Raises:
+        WeightsMissing: no such file.
+        WeightsError: unreadable, of an unknown kind, or of another resolution.
+    """
+    path = find(weights, origin)
+    if path.suffix == ".safetensors":
+        generator = load_bundle(path)
+    else:
+        generator = _from_torch(path)
+    if resolution is not None and generator.resolution != resolution:
+        raise WeightsError(
+            explain(
+                f"{path} holds a generator of {generator.resolution} px",
+                f"one of {resolution} px (generator.resolution)",
+                "pass another file, or set generator.resolution=null to take the file's",
+            )
+        )
+    generator.source, generator.sha256 = str(weights), sha256_file(path)
+    return generator.eval().requires_grad_(False)
+
+
+def _from_torch(path: Path) -> StyleGAN2Generator:
+    content = load_tensors(path)
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}; expected a dict of tensors")
+    average = content.get("latent_avg")
+    average = average if isinstance(average, torch.Tensor) else None
+    if "g_ema" in content:
+        return rosinality.import_state(content["g_ema"], average)
+    state = content.get("state_dict", content)
+    decoder = {k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")}
+    if decoder:
+        return rosinality.import_state(decoder, average)
+    if "input.input" in state:
+        return rosinality.import_state(state, average)
+    raise WeightsError(
+        explain(
+            f"{path} with the entries {sorted(map(str, content))[:5]}",
+            "'g_ema' (rosinality) or 'state_dict' with 'decoder.*' (pSp, e4e)",
+            "pass a StyleGAN2 file in one of these layouts, or ganinv's own .safetensors",
+        )
+    )

@@ -1,0 +1,142 @@
+"""rosinality's StyleGAN2 layout, the `.pt` that pSp, e4e and ReStyle embed: a table of names.
+
+    file:  {"g_ema": state dict, "latent_avg": [D]}, or a training file with g, d, g_ema and no average
+    names: ours (NVIDIA's) <-> theirs; all weights equal, only leading dimensions of one are added.
+           Neither layout needs its up-convolutions flipped: both store them as PyTorch's transposed
+           convolution reads them.
+
+FIR kernels are constants of the architecture (theirs hold the gain of the upsampling): made, not read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganinv.core.errors import WeightsError, explain
+from ganinv.core.op import setup_filter
+from ganinv.generator.stylegan2 import StyleGAN2Generator
+
+
+def names(resolution: int, mapping_layers: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """our key -> (their key, their leading dimensions of size one).
+
+    Args:
+        resolution: R in px.
+        mapping_layers: dense layers of the mapping network.
+    """
+    table: dict[str, tuple[str, tuple[int, ...]]] = {"synthesis.b4.const": ("input.input", (1,))}
+    for i in range(mapping_layers):
+        for part in ("weight", "bias"):
+            table[f"mapping.fc{i}.{part}"] = (f"style.{i + 1}.{part}", ())
+    for k in range(2, int(math.log2(resolution)) + 1):
+        block, j = f"synthesis.b{2**k}", k - 3  # b8 is their convs.0 and convs.1
+        layers = [("conv1", "conv1" if k == 2 else f"convs.{2 * j + 1}", 2 * j + 2)]
+        if k > 2:
+            layers.append(("conv0", f"convs.{2 * j}", 2 * j + 1))
+        for ours, theirs, noise in layers:
+            table[f"{block}.{ours}.weight"] = (f"{theirs}.conv.weight", (1,))
+            table[f"{block}.{ours}.bias"] = (f"{theirs}.activate.bias", ())
+            table[f"{block}.{ours}.noise_strength"] = (f"{theirs}.noise.weight", (1,))
+            table[f"{block}.{ours}.noise_const"] = (f"noises.noise_{noise}", (1, 1))
+            for part in ("weight", "bias"):
+                style = f"{theirs}.conv.modulation.{part}"
+                table[f"{block}.{ours}.affine.{part}"] = (style, ())
+        rgb = "to_rgb1" if k == 2 else f"to_rgbs.{j}"
+        table[f"{block}.torgb.weight"] = (f"{rgb}.conv.weight", (1,))
+        table[f"{block}.torgb.bias"] = (f"{rgb}.bias", (1, -1, 1, 1))
+        for part in ("weight", "bias"):
+            table[f"{block}.torgb.affine.{part}"] = (f"{rgb}.conv.modulation.{part}", ())
+    return table
+
+
+def architecture_of(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Constructor arguments of the generator that a rosinality state dict describes.
+
+    Raises:
+        WeightsError: the state dict is not one of this layout.
+    """
+    try:
+        convs = [int(m[1]) for key in state if (m := re.match(r"convs\.(\d+)\.conv\.weight", key))]
+        layers = [int(m[1]) for key in state if (m := re.match(r"style\.(\d+)\.weight", key))]
+        resolution = 2 ** (len(convs) // 2 + 2)
+        channels = {4: state["input.input"].shape[1]}
+        for j in range(len(convs) // 2):
+            channels[8 * 2**j] = state[f"convs.{2 * j}.conv.weight"].shape[1]
+        w_dim, z_dim = state["style.1.weight"].shape
+    except (KeyError, IndexError, ValueError) as error:
+        raise WeightsError(
+            explain(
+                f"a state dict without {error}",
+                "a rosinality StyleGAN2 (style.*, input.input, conv1, convs.*, to_rgbs.*)",
+                "pass the generator file itself",
+            )
+        ) from error
+    return {
+        "z_dim": z_dim,
+        "c_dim": 0,
+        "w_dim": w_dim,
+        "resolution": resolution,
+        "img_channels": state["to_rgb1.conv.weight"].shape[1],
+        "mapping_layers": len(layers),
+        "channel_base": channels[resolution] * resolution,
+        "channel_max": max(channels.values()),
+        "conv_clamp": None,
+    }
+
+
+def import_state(state: dict[str, Tensor], latent_avg: Tensor | None) -> StyleGAN2Generator:
+    """Their `g_ema` state dict -> our generator; a missing average is estimated from 10,000 w.
+
+    Raises:
+        WeightsError: a tensor is missing or has another shape.
+    """
+    generator = StyleGAN2Generator(**architecture_of(state))
+    ours = generator.state_dict()
+    table = names(generator.resolution, generator.architecture["mapping_layers"])
+    for key, (theirs, _) in table.items():
+        if theirs not in state:
+            if key.endswith("noise_const"):
+                continue  # old files carry no noise; the fresh maps stay
+            raise WeightsError(f"the file has no {theirs}; expected a complete g_ema state dict")
+        if state[theirs].numel() != ours[key].numel():
+            raise WeightsError(
+                f"{theirs} has shape {tuple(state[theirs].shape)}; "
+                f"expected {tuple(ours[key].shape)} up to leading ones"
+            )
+        ours[key] = state[theirs].reshape(ours[key].shape)
+    generator.load_state_dict(ours)
+    if latent_avg is None:
+        with torch.no_grad():
+            z = torch.randn(10_000, generator.z_dim, generator=torch.Generator().manual_seed(0))
+            latent_avg = generator.mapping(z).mean(0)
+    generator.mapping.w_avg.copy_(latent_avg.reshape(-1, generator.w_dim)[0])
+    return generator
+
+
+def export_state(generator: StyleGAN2Generator) -> dict[str, Tensor]:
+    """Our generator -> their complete `g_ema` state dict, buffers included (`latent_avg` is w_avg).
+
+    Raises:
+        WeightsError: a conditional generator, which the layout cannot hold.
+    """
+    if generator.architecture["c_dim"]:
+        raise WeightsError("a conditional generator; expected an unconditional one: the rosinality "
+                           "layout has no labels")
+    state: dict[str, Tensor] = {}
+    ours = generator.state_dict()
+    for key, (theirs, lead) in names(
+        generator.resolution, generator.architecture["mapping_layers"]
+    ).items():
+        value = ours[key]
+        shape = lead if -1 in lead else (*lead, *value.shape)
+        state[theirs] = value.reshape(shape).contiguous()
+    kernel = setup_filter() * 4
+    for j in range(int(math.log2(generator.resolution)) - 2):
+        state[f"convs.{2 * j}.conv.blur.kernel"] = kernel.clone()
+        state[f"to_rgbs.{j}.upsample.kernel"] = kernel.clone()
+    return state
