@@ -1,0 +1,79 @@
+"""LPIPS v0.1 (pSp eq. 2), from the `lpips` package, with the trunk's weights from this machine.
+
+Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features", arXiv 1801.03924.
+
+Differs from the package in: the ImageNet trunk is read from a local file and never downloaded or
+left random; the linear heads are frozen like the trunk; a pixel whose features are all zero has a
+finite gradient; the target has no graph.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ganinv.backbone import weights as weights_of
+from ganinv.core.errors import ConfigError, explain
+from ganinv.loss.term import Term
+
+FILES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet"}
+
+
+class LPIPS(Term):
+    """LPIPS of x_hat and x in [-1,1], [B].
+
+    Args:
+        weight: factor in the total.
+        net: "alex" (pSp, e4e), "vgg" or "squeeze".
+        weights: path of torchvision's ImageNet weights of that network; None looks in the usual
+            places (`ganinv.backbone.weights`).
+
+    Raises:
+        WeightsMissing, WeightsError: no such file; one of another network.
+        ConfigError: an unknown net.
+    """
+
+    on = "image"
+
+    def __init__(
+        self, *, weight: float, net: Literal["alex", "vgg", "squeeze"], weights: str | None
+    ) -> None:
+        super().__init__(weight=weight)
+        if net not in FILES:
+            raise ConfigError(explain(f"net={net!r}", "alex, vgg or squeeze", "set loss.lpips.net"))
+        state, self.source = weights_of.load(FILES[net], weights)
+        package = importlib.import_module("lpips")  # slow to import, and wanted by this term alone
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it calls torchvision by an older name
+            self.network = package.LPIPS(net=net, pnet_rand=True, verbose=False)
+        _fill_trunk(self.network.net, state, self.source)
+        self.network.eval().requires_grad_(False)
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        """Five (squeeze: seven) maps, each pixel's channel vector scaled to unit length."""
+        maps = self.network.net(self.network.scaling_layer(image))
+        # the gradient of vector_norm at a vector of zeros is zero, that of the package's root NaN
+        return [y / (torch.linalg.vector_norm(y, dim=1, keepdim=True) + 1e-10) for y in maps]
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """x_hat, x [B,3,H,W] -> [B]; no gradient reaches the target x."""
+        with torch.no_grad():
+            target = self._features(x)
+        pairs = zip(self.network.lins, self._features(x_hat), target, strict=True)
+        return torch.stack(
+            [lin((y_hat - y).square()).mean((1, 2, 3)) for lin, y_hat, y in pairs]
+        ).sum(0)
+
+
+def _fill_trunk(trunk: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Copy torchvision's `features.N.*` into the package's `sliceK.N.*`; N is the same."""
+    renamed = {}
+    for key in trunk.state_dict():
+        layer = "features." + key.split(".", 1)[1]
+        if layer in state:
+            renamed[key] = state[layer]
+    weights_of.fit(trunk, renamed, source)
