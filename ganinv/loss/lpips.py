@@ -3,8 +3,7 @@
 Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features", arXiv 1801.03924.
 
 Differs from the package in: the ImageNet trunk is read from a local file and never downloaded or
-left random; the linear heads are frozen like the trunk; a pixel whose features are all zero has a
-finite gradient; the target has no graph.
+left random; the linear heads are frozen like the trunk.
 """
 
 from __future__ import annotations
@@ -53,20 +52,10 @@ class LPIPS(Term):
         _fill_trunk(self.network.net, state, self.source)
         self.network.eval().requires_grad_(False)
 
-    def _features(self, image: Tensor) -> list[Tensor]:
-        """Five (squeeze: seven) maps, each pixel's channel vector scaled to unit length."""
-        maps = self.network.net(self.network.scaling_layer(image))
-        # the gradient of vector_norm at a vector of zeros is zero, that of the package's root NaN
-        return [y / (torch.linalg.vector_norm(y, dim=1, keepdim=True) + 1e-10) for y in maps]
-
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """x_hat, x [B,3,H,W] -> [B]; no gradient reaches the target x."""
-        with torch.no_grad():
-            target = self._features(x)
-        pairs = zip(self.network.lins, self._features(x_hat), target, strict=True)
-        return torch.stack(
-            [lin((y_hat - y).square()).mean((1, 2, 3)) for lin, y_hat, y in pairs]
-        ).sum(0)
+        distance: Tensor = self.network(x_hat, x.detach())
+        return distance.flatten()
 
 
 def _fill_trunk(trunk: nn.Module, state: dict[str, Tensor], source: str) -> None:
