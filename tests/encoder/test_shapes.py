@@ -150,3 +150,13 @@ def test_one_training_step_moves_every_weight(kind: type[nn.Module]) -> None:
     encoder(torch.randn(4, 3, 64, 64)).square().sum().backward()
     still = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
     assert not still
+
+
+@torch.no_grad()
+def test_a_head_opens_as_strong_as_in_released_logs() -> None:
+    """||w|| and ||delta_1|| of untrained networks are 0.14-0.16 there (encoder4editing issue 90)."""
+    torch.manual_seed(0)
+    encoder = small(Encoder4Editing, num_ws=2, w_dim=512, input_size=256, trunk="ir_se50").eval()
+    wp = encoder(torch.randn(1, 3, 256, 256).clamp(-1, 1))
+    w, delta = wp[0, 0].norm().item(), (wp[0, 1] - wp[0, 0]).norm().item()
+    assert 0.13 < w < 0.17 and 0.13 < delta < 0.17
