@@ -185,4 +185,4 @@ class WPlusEncoder(Trunk):
     def forward(self, image: Tensor) -> Tensor:
         """image [B,C,H,W] in [-1,1] -> offsets [B,L,D]."""
         flat: Tensor = self.linear(self.output_layer_2(self.taps(image)[2]))
-        return flat.unflatten(1, (self.num_ws, -1))
+        return flat.reshape(len(flat), self.num_ws, -1)

@@ -154,7 +154,7 @@ def test_one_training_step_moves_every_weight(kind: type[nn.Module]) -> None:
 
 @torch.no_grad()
 def test_a_head_opens_as_strong_as_in_released_logs() -> None:
-    """||w|| and ||delta_1|| of untrained networks are 0.14-0.16 there (encoder4editing issue 90)."""
+    """||w|| and ||delta_1|| untrained: 0.14-0.16 (encoder4editing issue 90)."""
     torch.manual_seed(0)
     encoder = small(Encoder4Editing, num_ws=2, w_dim=512, input_size=256, trunk="ir_se50").eval()
     wp = encoder(torch.randn(1, 3, 256, 256).clamp(-1, 1))
