@@ -22,11 +22,13 @@ def train(cfg: DictConfig) -> None:
     run = open_run(cfg)
     generator = instantiate(cfg.generator)
     data = instantiate(cfg.dataset)
-    check(cfg, generator, data)
+    check(generator, data)
     method = build_method(cfg, generator)
-    loggers = instantiate(cfg.logger, run_dir=run.folder, config=run.config)
-    trainer = instantiate(
-        cfg.trainer, run_dir=run.folder, loggers=loggers, batch_size=cfg.dataset.batch_size
+    loggers = instantiate(cfg.logger, _partial_=True)(
+        run_dir=run.folder, hyperparameters=run.config
+    )
+    trainer = instantiate(cfg.trainer, _partial_=True)(
+        run_dir=run.folder, loggers=loggers, batch_size=data.batch_size
     )
     trainer.fit(method, datamodule=data, ckpt_path=run.resume, weights_only=True)
     finish(run, trainer, method)

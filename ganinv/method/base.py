@@ -70,6 +70,10 @@ class Method(pl.LightningModule):
         """One iteration of the paper on x [B,3,H,W] in [-1,1]."""
         raise AssertionError(f"{type(self).__name__} has no step")
 
+    def next_commands(self, checkpoint: str) -> list[str]:
+        """What a user would type next, given the path of the finished checkpoint."""
+        return []
+
     def add_player(self, name: str, network: nn.Module, optimizer: OptimizerFactory) -> None:
         """Register a network that this method trains, under the letter its step uses."""
         setattr(self, name, network)
@@ -87,7 +91,7 @@ class Method(pl.LightningModule):
         torch.manual_seed(mix(self.seed, "step", self.images_seen, self.global_rank))
         self.values = {}
         self.step(to_unit(batch["image"]), batch)
-        self.images_seen += len(batch["key"]) * self.trainer.world_size
+        self.images_seen += self.global_batch(len(batch["key"]))
 
     def chunks(self, *tensors: Tensor) -> Iterator[Any]:
         """The batch cut into `accumulate` equal parts: x -> x_i, or (x, z) -> (x_i, z_i)."""
@@ -133,10 +137,25 @@ class Method(pl.LightningModule):
         elif self.trainer.world_size > 1:
             raise AssertionError("several processes without ganinv.trainer.strategy.Replicas")
 
+    def gather(self, mine: Tensor) -> tuple[Tensor, slice]:
+        """The rows of all ranks in the order of the stream, and where this rank's are among them.
+
+        Rank r of N holds positions r, r + N, r + 2N ... of a step (`dataset/stream.py`).
+        """
+        world = self.trainer.world_size
+        if world == 1:
+            return mine, slice(None)
+        everyone = self.all_gather(mine)  # [N,B,...]
+        return everyone.transpose(0, 1).flatten(0, 1), slice(self.global_rank, None, world)
+
     def watch(self, name: str, value: Tensor) -> None:
         """Measure: the mean of `value` appears in the logs as `train/name`. Never synchronises."""
         mean = value.detach().float().mean() / self.accumulate
         self.values[name] = self.values[name] + mean if name in self.values else mean
+
+    def global_batch(self, local: int) -> int:
+        """Images of one step over all ranks."""
+        return local * self.trainer.world_size
 
     def randn(self, purpose: str, position: Tensor, *shape: int) -> Tensor:
         """N(0,1) [B,*shape]; row i is a function of (seed, purpose, position[i]) alone."""

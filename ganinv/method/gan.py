@@ -17,14 +17,16 @@ from __future__ import annotations
 import copy
 
 from functools import partial
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganinv.core.image import to_uint8
 from ganinv.core.interface import Batch
 from ganinv.core.latent import repeat_w
+from ganinv.generator.importer.bundle import save_bundle
+from ganinv.loss.adversarial import logistic, non_saturating, r1_penalty
 from ganinv.method.base import Method, OptimizerFactory
 
 
@@ -78,8 +80,9 @@ class GAN(Method):
         )
         self.r1_gamma, self.reg_interval = r1_gamma, reg_interval
         self.ema_kimg, self.ema_rampup, self.w_avg_beta = ema_kimg, ema_rampup, w_avg_beta
-        self.add_player("G", generator, optimizer)
-        self.add_player("D", discriminator, lazy(optimizer, reg_interval))
+        layout = {"memory_format": torch.channels_last}  # the fast one for these convolutions
+        self.add_player("G", generator.to(**layout), optimizer)
+        self.add_player("D", discriminator.to(**layout), lazy(optimizer, reg_interval))
         self.G_ema = copy.deepcopy(generator).eval().requires_grad_(False)
 
     def step(self, x: Tensor, batch: Batch) -> None:
@@ -92,15 +95,14 @@ class GAN(Method):
         with self.play("D"):
             z = self.randn("z_D", position, self.G.z_dim)
             self.descend("D", (self.loss_D(x_i, z_i) for x_i, z_i in self.chunks(x, z)))
-            batch_size = len(x) * self.trainer.world_size
+            batch_size = self.global_batch(len(x))
             if (self.images_seen // batch_size) % self.reg_interval == 0:
                 self.descend("D", map(self.loss_R1, self.chunks(x)))
         self.average(batch_size)
 
     def loss_G(self, z: Tensor) -> Tensor:
         """mean softplus(-D(G(z)))."""
-        score = self.D(self.fake(z, track=True))
-        loss = F.softplus(-score).mean()
+        loss = non_saturating(self.D(self.fake(z, track=True))).mean()
         self.watch("G/adversarial", loss)
         return loss
 
@@ -111,7 +113,7 @@ class GAN(Method):
         fake, real = self.D(x_hat), self.D(x)
         self.watch("D/score_fake", fake)
         self.watch("D/score_real", real)
-        loss = F.softplus(fake).mean() + F.softplus(-real).mean()
+        loss = logistic(real, fake).mean()
         self.watch("D/adversarial", loss)
         return loss
 
@@ -119,8 +121,7 @@ class GAN(Method):
         """reg_interval * gamma/2 * mean_b |grad_x D(x_b)|^2."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(self.D(x).sum(), x, create_graph=True)
-            penalty = gradient.square().sum((1, 2, 3))  # [B]
+            penalty = r1_penalty(self.D(x), x)  # [B]
         self.watch("D/r1", penalty)
         return penalty.mean() * (self.r1_gamma / 2 * self.reg_interval)
 
@@ -153,4 +154,8 @@ class GAN(Method):
             images.append(to_uint8(self.G_ema.synthesis(wp, noise="const")))
         return torch.cat(images)
 
-
+    def next_commands(self, checkpoint: str) -> list[str]:
+        """Write the averaged generator beside the checkpoint and say how to use it."""
+        path = Path(checkpoint).with_name("generator.safetensors")
+        save_bundle(path, self.G_ema, {"kimg": self.images_seen / 1000, "seed": self.seed}, self.D)
+        return [f"python train.py generator=stylegan2 generator.weights={path}"]

@@ -109,16 +109,15 @@ def build_method(cfg: DictConfig, generator: torch.nn.Module) -> Method:
     `loss` and `discriminator` are absent from the config of a method that has none."""
     parts: dict[str, Any] = {"generator": generator, "optimizer": instantiate(cfg.optimizer)}
     if "encoder" in cfg:
-        parts["encoder"] = instantiate(
-            cfg.encoder, num_ws=generator.num_ws, w_dim=generator.w_dim, _convert_="all"
-        )
+        make = instantiate(cfg.encoder, _partial_=True, _convert_="all")
+        parts["encoder"] = make(num_ws=generator.num_ws, w_dim=generator.w_dim)
     if "loss" in cfg:
         from ganinv.loss.term import Terms
 
         parts["loss"] = Terms({name: instantiate(term) for name, term in cfg.loss.items()})
     if "discriminator" in cfg:
         parts["discriminator"] = instantiate(cfg.discriminator, _convert_="all")
-    method: Method = instantiate(cfg.method, **parts, _convert_="all")
+    method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(**parts)
     method.identity = {
         "config": OmegaConf.to_container(cfg, resolve=True),
         "version": __version__,

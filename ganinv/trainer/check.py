@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from omegaconf import DictConfig
-
 from ganinv.core.errors import ConfigError, explain
 
 
-def check(cfg: DictConfig, generator: Any, data: Any) -> None:
+def check(generator: Any, data: Any) -> None:
     """Refuse a generator whose images cannot be compared with the data's.
 
     Raises:
         ConfigError: the generator's size is not among the data's `generator_resolutions`.
+        DataError: the data are missing or incomplete.
     """
-    sizes = list(cfg.dataset.get("generator_resolutions") or [])
-    if sizes and generator.resolution not in sizes:
+    if generator.resolution not in data.generator_resolutions:
+        sizes = " or ".join(map(str, data.generator_resolutions))
         raise ConfigError(
             explain(
-                f"a generator of {generator.resolution} px with a dataset of "
-                f"{cfg.dataset.resolution} px images",
-                f"a generator of {' or '.join(map(str, sizes))} px",
+                f"a generator of {generator.resolution} px with images of "
+                f"{data.image_size[0]} x {data.image_size[1]} px",
+                f"a generator of {sizes} px (dataset.generator_resolutions)",
                 "choose another generator=... or dataset=...",
             )
         )
+    data.check()

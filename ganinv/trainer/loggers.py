@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import os
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
-
-log = logging.getLogger(__name__)
 
 
 def logged_in() -> bool:
@@ -17,14 +15,14 @@ def logged_in() -> bool:
     import wandb
     from wandb.sdk.lib import wbauth
 
-    settings = wandb.setup().settings
-    return bool(settings.api_key or wbauth.read_netrc_auth(host=settings.base_url))
+    host = os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url
+    return bool(os.environ.get("WANDB_API_KEY") or wbauth.read_netrc_auth(host=host))
 
 
 def build_loggers(
     *,
     run_dir: Path,
-    config: dict[str, Any],
+    hyperparameters: dict[str, Any],
     project: str,
     entity: str | None,
     offline: bool | None,
@@ -35,7 +33,7 @@ def build_loggers(
     Args:
         run_dir: `metrics.csv` and `wandb/` are written here; its name is the run's name and id, so
             a resumed run continues the same W&B run.
-        config: resolved configuration, shown by W&B.
+        hyperparameters: the resolved configuration, shown by W&B.
         project: W&B project.
         entity: W&B team, None for the user's own.
         offline: None chooses offline when there is no login, and says so.
@@ -59,7 +57,7 @@ def build_loggers(
         save_dir=run_dir,
         offline=offline,
         resume=None if offline else "allow",
-        config=config,
+        config=hyperparameters,
     )
     loggers.append(logger)
     return loggers

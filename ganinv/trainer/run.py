@@ -135,7 +135,8 @@ def finish(run: Run, trainer: Any, method: Any) -> None:
     best = run.checkpoints / "best.ckpt"
     grids = sorted((run.folder / "grids").glob("*.png"))
     lines = [f"\nDone: {method.images_seen / 1000:.2f} kimg in {run.folder}"]
-    lines += [f"Checkpoint:  {best if best.exists() else last}"]
+    shown = best if best.exists() else last
+    lines += [f"Checkpoint:  {shown}"]
     lines += [f"Grid:        {grids[-1]}"] if grids else []
-    lines += [f"Next:        {line}" for line in method.next_commands(best if best.exists() else last)]
+    lines += [f"Next:        {line}" for line in method.next_commands(str(shown))]
     _say("\n".join(lines))

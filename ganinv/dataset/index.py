@@ -1,0 +1,271 @@
+"""A set of shards, opened for random access.
+
+    index.json     what the set is: image size and format, origin, the images that could not be
+                   taken; of each shard its name, samples, bytes and sha256
+    offsets.npy    int64 [n,4]: of each sample the offset and size of its image and of its json in
+                   their tar, in the order of the shards
+    000000.tar     webdataset: `{key}.png|jpg|webp` and `{key}.json` of each sample
+
+webdataset itself needs the tars only. The index makes an exact order, an exact resume and a check
+for truncation possible.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ganinv.core.errors import DataError, explain
+from ganinv.core.io import sha256_file
+from ganinv.dataset.codec import EXTENSIONS, Extension, decode
+
+FORMAT = "ganinv-shards"
+VERSION = 1
+HEADER = 512  # a tar member's header, px before its data
+
+
+@dataclass(frozen=True)
+class Index:
+    """What `index.json` and `offsets.npy` say.
+
+    Attributes:
+        folder: of the set.
+        size: (H, W) of every image, px.
+        extension: of the image files.
+        names: the tars.
+        starts: int64 [shards + 1]; shard s holds samples starts[s] ... starts[s+1] - 1.
+        offsets: int64 [n,4], mapped from the file: workers share it.
+        raw: the whole of index.json.
+    """
+
+    folder: Path
+    size: tuple[int, int]
+    extension: Extension
+    names: tuple[str, ...]
+    starts: np.ndarray
+    offsets: np.ndarray
+    raw: dict[str, Any]
+
+    def __len__(self) -> int:
+        """Samples in the set."""
+        return int(self.starts[-1])
+
+    def shard_of(self, sample: int) -> int:
+        """The shard that holds a sample."""
+        return int(np.searchsorted(self.starts, sample, side="right")) - 1
+
+    def name_of(self, sample: int) -> str:
+        """How a sample is called in messages when its key cannot be read."""
+        shard = self.shard_of(sample)
+        return f"{self.names[shard]} sample {sample - int(self.starts[shard])}"
+
+
+def read_index(folder: str | Path) -> Index:
+    """Open a set of shards; says nothing yet about its tars (see `check_files`).
+
+    Raises:
+        DataError: no folder, no index, or an index that is damaged or of another version.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            explain(f"no folder {folder}", "a set of shards", "write one: ganinv shard --help")
+        )
+    path = folder / "index.json"
+    if not path.is_file():
+        raise DataError(
+            explain(
+                f"{folder} has no index.json",
+                "a set of shards with its index",
+                f"for a folder of images: ganinv shard {folder} --out OUT --size 256; for a set "
+                "that was copied: copy index.json and offsets.npy too",
+            )
+        )
+    try:
+        raw = json.loads(path.read_text())
+        if raw["format"] != FORMAT or raw["version"] != VERSION:
+            raise ValueError(f"format {raw['format']}, version {raw['version']}")
+        return _parse(folder, raw)
+    except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        raise DataError(
+            explain(
+                f"{path} cannot be used ({type(error).__name__}: {error})",
+                f"an index of format {FORMAT}, version {VERSION}",
+                "copy the set again, or write it again with ganinv shard",
+            )
+        ) from error
+
+
+def _parse(folder: Path, raw: dict[str, Any]) -> Index:
+    image, shards = raw["image"], raw["shards"]
+    names = tuple(shard["name"] for shard in shards)
+    if any(Path(name).name != name for name in names):
+        raise ValueError("a shard's name leads out of the folder")
+    if image["format"] not in EXTENSIONS:
+        raise ValueError(f"images of format {image['format']!r}, not {', '.join(EXTENSIONS)}")
+    counts = np.array([shard["samples"] for shard in shards], dtype=np.int64)
+    offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
+    if offsets.shape != (counts.sum(), 4) or offsets.dtype != np.int64:
+        raise ValueError(f"offsets.npy of shape {offsets.shape} for {counts.sum()} samples")
+    if len(offsets) == 0:
+        raise ValueError("no samples")
+    return Index(
+        folder=folder,
+        size=(int(image["height"]), int(image["width"])),
+        extension=image["format"],
+        names=names,
+        starts=np.concatenate([[0], np.cumsum(counts)]),
+        offsets=offsets,
+        raw=raw,
+    )
+
+
+def size_faults(index: Index) -> dict[str, str]:
+    """Tars that are missing or of another size than written: name -> what is wrong. Reads no tar."""
+    faults = {}
+    for entry in index.raw["shards"]:
+        path = index.folder / entry["name"]
+        if not path.is_file():
+            faults[entry["name"]] = "missing"
+        elif (size := path.stat().st_size) != entry["bytes"]:
+            word = "truncated" if size < entry["bytes"] else "longer than written"
+            faults[entry["name"]] = f"{word}: {size:,} bytes instead of {entry['bytes']:,}"
+    return faults
+
+
+def check_files(index: Index) -> None:
+    """Refuse a set with missing or truncated tars, by their sizes alone.
+
+    Raises:
+        DataError: naming them.
+    """
+    faults = [f"{name} ({what})" for name, what in size_faults(index).items()]
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise DataError(
+            explain(
+                f"{index.folder}: {', '.join(faults[:5])}{more}",
+                f"the {len(index.names)} tars of its index as they were written",
+                f"copy them again; `ganinv verify {index.folder}` checks all",
+            )
+        )
+
+
+class BadSample(ValueError):
+    """A sample that cannot be read; the message says which and why."""
+
+
+class Reader:
+    """Reads samples by number. Keeps the `open_files` last used tars open, in each process.
+
+    Args:
+        index: the set.
+        open_files: limit of open files.
+    """
+
+    def __init__(self, index: Index, open_files: int) -> None:
+        self.index, self.open_files = index, open_files
+        self._files: OrderedDict[int, int] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """File descriptors do not travel to other processes."""
+        return {**self.__dict__, "_files": OrderedDict()}
+
+    def image(self, sample: int) -> tuple[str, Tensor]:
+        """Key and pixels, uint8 [3,H,W], of a sample.
+
+        Raises:
+            BadSample: cut short, damaged, or not what the index says.
+        """
+        name = self.index.name_of(sample)
+        try:
+            member, data = self._member(sample, 0)
+            name = f"{name} ({member})"
+            pixels = decode(data, self.index.extension)
+        except (ValueError, OSError, SyntaxError, tarfile.TarError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadSample(f"{name}: {reason}") from error
+        if tuple(pixels.shape[1:]) != self.index.size:
+            raise BadSample(f"{name}: {tuple(pixels.shape[1:])} px instead of {self.index.size}")
+        return member.rsplit(".", 1)[0], pixels
+
+    def json(self, sample: int) -> dict[str, Any]:
+        """The json of a sample.
+
+        Raises:
+            BadSample: cut short or damaged.
+        """
+        try:
+            found: dict[str, Any] = json.loads(self._member(sample, 2)[1])
+        except (ValueError, OSError, tarfile.TarError) as error:
+            raise BadSample(f"{self.index.name_of(sample)}, json: {error}") from error
+        return found
+
+    def _member(self, sample: int, column: int) -> tuple[str, bytes]:
+        """Name and bytes of a member; one read takes its tar header too, which proves the place."""
+        offset, size = (int(x) for x in self.index.offsets[sample, column : column + 2])
+        data = os.pread(self._file(self.index.shard_of(sample)), HEADER + size, offset - HEADER)
+        if len(data) != HEADER + size:
+            raise ValueError(f"the tar ends before it ({len(data)} of {HEADER + size} bytes)")
+        header = tarfile.TarInfo.frombuf(data[:HEADER], "utf-8", "strict")
+        if header.size != size:
+            raise ValueError("the tar has another member at its place")
+        return header.name, data[HEADER:]
+
+    def _file(self, shard: int) -> int:
+        if shard in self._files:
+            self._files.move_to_end(shard)
+            return self._files[shard]
+        while len(self._files) >= self.open_files:
+            os.close(self._files.popitem(last=False)[1])
+        file = os.open(self.index.folder / self.index.names[shard], os.O_RDONLY)
+        self._files[shard] = file
+        return file
+
+    def close(self) -> None:
+        """Close the tars."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def __del__(self) -> None:
+        """The last user is gone."""
+        self.close()
+
+
+def shard_faults(index: Index, shard: int, decode_images: bool) -> list[str]:
+    """What is wrong with one tar, one sentence each.
+
+    Args:
+        index: the set.
+        shard: number of the tar.
+        decode_images: also decode every image (the sha256 finds any changed byte since the set was
+            written; decoding finds what was already bad, and names what is lost).
+    """
+    entry = index.raw["shards"][shard]
+    path = index.folder / entry["name"]
+    faults = []
+    size = size_faults(index).get(entry["name"])
+    if size == "missing":
+        return [f"{path}: missing ({entry['samples']} samples)"]
+    if size is not None:
+        faults.append(f"{path}: {size}")
+    elif sha256_file(path) != entry["sha256"]:
+        faults.append(f"{path}: its bytes changed since it was written (sha256)")
+    if decode_images:
+        reader = Reader(index, open_files=1)
+        for sample in range(int(index.starts[shard]), int(index.starts[shard + 1])):
+            for read in (reader.image, reader.json):
+                try:
+                    read(sample)
+                except BadSample as error:
+                    faults.append(f"{index.folder}/{error}")
+        reader.close()
+    return faults

@@ -1,0 +1,154 @@
+"""e4e: an encoder whose codes stay close to W, so that they can be edited.
+
+Source: Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXiv 2102.02766, sec. 4.
+
+    x      [B,3,H,W]  image                   wp [B,L,D]  codes: row 0 is w, row i is w + delta_i
+    x_hat  [B,3,H,W]  G(wp)                   D  latent discriminator: w [N,D] -> logit [N,1]
+    stage  the last opened row; rows above it equal w
+
+    L_E   = l2, lpips, id of (x, x_hat)                                          as pSp
+            + delta sum_i |delta_i|_2                                            eq. 4 (L_d-reg)
+            + adversarial mean_i softplus(-D(wp_i))                              eq. 3
+    L_D   = mean softplus(-D(w)) + mean softplus(D(wp_i)),  w = mapping(z), z ~ N(0,I)
+    R1    = gamma/2 mean |grad_w D(w)|^2, every `r1_every` steps, times `r1_every`
+    stage = 0 up to `progressive_start` images, then one more row every `progressive_every`  (sec. 4.2)
+
+Weights are `loss.<term>.weight`. With `pool`, D sees one random opened row of each image through a
+history of earlier codes (Shrivastava et al., arXiv 1612.07828); without, row 0.
+
+Differs from the released code in: E steps before D and hands it its codes, which saves a forward pass
+of the encoder a step (D then moves on the same codes; E sees D one step earlier); the schedule counts
+images, not steps; D and the pools do not learn from validation images.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ganinv.core.interface import Batch, Noise
+from ganinv.core.seed import generator_of
+from ganinv.discriminator.latent import CodePool
+from ganinv.loss.adversarial import logistic, r1_penalty
+from ganinv.loss.term import Terms
+from ganinv.method.base import OptimizerFactory
+from ganinv.method.inverting import Inverting
+
+
+class E4E(Inverting):
+    """e4e; see the module. Further arguments as `Inverting`.
+
+    Args:
+        discriminator: D, on codes; trained.
+        optimizer_D: factory of D's optimizer.
+        r1_gamma: gamma.
+        r1_every: steps between R1 steps.
+        progressive_start: images seen when row 1 opens; None opens all rows from the start.
+        progressive_every: images between two rows.
+        pool_size: codes that each history pool remembers, 0 for no pool. All ranks hold the same
+            pools, filled from the images of all of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: nn.Module,
+        encoder: nn.Module,
+        loss: Terms,
+        optimizer: OptimizerFactory,
+        discriminator: nn.Module,
+        optimizer_D: OptimizerFactory,  # noqa: N803
+        r1_gamma: float,
+        r1_every: int,
+        progressive_start: int | None,
+        progressive_every: int,
+        pool_size: int,
+        start_from_w_avg: bool,
+        noise: Noise,
+        seed: int,
+        accumulate: int,
+        clip_norm: float | None,
+        max_nonfinite: int,
+    ) -> None:
+        super().__init__(
+            generator=generator,
+            encoder=encoder,
+            loss=loss,
+            optimizer=optimizer,
+            start_from_w_avg=start_from_w_avg,
+            noise=noise,
+            seed=seed,
+            accumulate=accumulate,
+            clip_norm=clip_norm,
+            max_nonfinite=max_nonfinite,
+        )
+        self.r1_gamma, self.r1_every = r1_gamma, r1_every
+        self.progressive_start, self.progressive_every = progressive_start, progressive_every
+        self.add_player("D", discriminator, optimizer_D)
+        self.pools = nn.ModuleList(
+            CodePool(size=pool_size, w_dim=self.G.w_dim) for _ in ("real", "fake") if pool_size
+        )
+
+    @property
+    def stage(self) -> int:
+        """The last opened row, a function of the images seen."""
+        last = self.G.num_ws - 1
+        if self.progressive_start is None:
+            return last
+        since = self.images_seen - self.progressive_start
+        return 0 if since < 0 else min(last, 1 + since // self.progressive_every)
+
+    def encode(self, s: Tensor) -> Tensor:
+        """s [B,3,H,W] -> wp [B,L,D] at the present stage."""
+        return self.offset(self.E(s, stage=self.stage))
+
+    def step(self, x: Tensor, batch: Batch) -> None:
+        """E, then D on E's codes and fresh w, then (lazily) R1."""
+        s, position = self.input_of(batch), batch["position"]
+        self.codes: list[Tensor] = []
+        with self.play("E"):
+            self.descend("E", (self.loss_E(*chunk) for chunk in self.chunks(s, x, position)))
+        real, fake = self.rows(position)  # [B,D] each
+        with self.play("D"):
+            self.descend("D", (self.loss_D(*chunk) for chunk in self.chunks(real, fake)))
+            if (self.images_seen // self.global_batch(len(x))) % self.r1_every == 0:
+                self.descend("D", map(self.loss_R1, self.chunks(real)))
+
+    def loss_E(self, s: Tensor, x: Tensor, position: Tensor) -> Tensor:
+        """L_E, the mean over the images of a chunk."""
+        wp = self.encode(s)  # [B,L,D]
+        self.codes.append(wp.detach())
+        x_hat = self.decode(wp, x.shape[-2:], self.noise, self.seeds("noise", position))
+        values = self.terms.image(x_hat, x)
+        values |= self.terms.latent(wp, self.G.w_avg, stage=self.stage, critic=self.D)
+        return self.measured_total(values)
+
+    @torch.no_grad()
+    def rows(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """What D compares: w = mapping(z) and one opened row of each code, [B,D] each."""
+        real = self.G.mapping(self.randn("z", position, self.G.z_dim))  # [B,D]
+        fake = torch.cat(self.codes)[:, : self.stage + 1]  # [B,stage+1,D]
+        if not self.pools:
+            return real, fake[:, 0]
+        rng = generator_of(self.seed, "pool", self.images_seen)
+        shown = []
+        for pool, codes in zip(self.pools, (real, fake), strict=True):
+            everyone, mine = self.gather(codes)  # in the order of the stream
+            shown.append(pool.query(everyone, rng)[mine])
+        return shown[0], shown[1]
+
+    def loss_D(self, real: Tensor, fake: Tensor) -> Tensor:
+        """L_D."""
+        logits_real, logits_fake = self.D(real), self.D(fake)
+        self.watch("D/score_real", logits_real)
+        self.watch("D/score_fake", logits_fake)
+        loss = logistic(logits_real, logits_fake).mean()
+        self.watch("D/adversarial", loss)
+        return loss
+
+    def loss_R1(self, real: Tensor) -> Tensor:
+        """r1_every * gamma/2 * mean |grad_w D(w)|^2."""
+        real = real.detach().requires_grad_(True)
+        penalty = r1_penalty(self.D(real), real)  # [B]
+        self.watch("D/r1", penalty)
+        return penalty.mean() * (self.r1_gamma / 2 * self.r1_every)

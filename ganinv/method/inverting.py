@@ -1,0 +1,141 @@
+"""What every method that trains an encoder against a frozen generator shares.
+
+    x      [B,3,H,W]  target image in [-1,1]          s  the encoder's input, x itself or a paired image
+    wp     [B,L,D]    codes: w_avg + E(s), or E(s)    x_hat  G(wp), averaged down to H x W px
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from ganinv.core.image import to_unit
+from ganinv.core.interface import Batch, Generator, Noise
+from ganinv.loss.term import Terms
+from ganinv.method.base import Method, OptimizerFactory
+
+GRID_IMAGES = 16
+
+
+class Inverting(Method):
+    """A method with an encoder E, a frozen generator G and weighted terms.
+
+    Args:
+        generator: G; frozen.
+        encoder: E; trained.
+        loss: the terms; frozen.
+        optimizer: factory of E's optimizer.
+        start_from_w_avg: whether E's output is an offset from w_avg.
+        noise: the generator's noise while training: random (as released) or const.
+        seed: see `Method`, also for the rest.
+        accumulate: see there.
+        clip_norm: see there.
+        max_nonfinite: see there.
+    """
+
+    G: Generator
+    E: nn.Module
+    terms: Terms
+
+    def __init__(
+        self,
+        *,
+        generator: nn.Module,
+        encoder: nn.Module,
+        loss: Terms,
+        optimizer: OptimizerFactory,
+        start_from_w_avg: bool,
+        noise: Noise,
+        seed: int,
+        accumulate: int,
+        clip_norm: float | None,
+        max_nonfinite: int,
+    ) -> None:
+        super().__init__(
+            seed=seed, accumulate=accumulate, clip_norm=clip_norm, max_nonfinite=max_nonfinite
+        )
+        self.start_from_w_avg, self.noise = start_from_w_avg, noise
+        self.add_player("E", encoder, optimizer)
+        self.add_frozen("G", generator)
+        self.add_frozen("terms", loss)
+        self._sums: dict[str, Tensor] = {}
+
+    @property
+    def generator(self) -> Generator:
+        """The frozen generator."""
+        return self.G
+
+    def offset(self, codes: Tensor) -> Tensor:
+        """E's output [B,L,D] -> wp [B,L,D]."""
+        return codes + self.G.w_avg if self.start_from_w_avg else codes
+
+    def encode(self, s: Tensor) -> Tensor:
+        """s [B,C,H,W] in [-1,1] -> wp [B,L,D]."""
+        return self.offset(self.E(s))
+
+    def decode(self, wp: Tensor, size: torch.Size, noise: Noise, seeds: list[int] | None) -> Tensor:
+        """wp [B,L,D] -> x_hat [B,3,*size], a larger image averaged down to `size` px."""
+        x_hat = self.G.synthesis(wp, noise=noise, seeds=seeds)
+        return x_hat if x_hat.shape[-2:] == size else F.adaptive_avg_pool2d(x_hat, tuple(size))
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """x [B,3,H,W] -> its reconstruction of the same size, with the stored noise."""
+        return self.decode(self.encode(x), x.shape[-2:], "const", None)
+
+    def measured_total(self, values: dict[str, Tensor]) -> Tensor:
+        """Watch every term [B] and return the weighted total, a scalar."""
+        for name, value in values.items():
+            self.watch(name, value)
+        total: Tensor = self.terms.total(values)
+        self.watch("total", total)
+        return total
+
+    # ------------------------------------------------------------------ validation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Sum every term over the images of this rank; draw the first ones."""
+        x = to_unit(batch["image"])
+        wp = self.encode(self.input_of(batch))
+        x_hat = self.decode(wp, x.shape[-2:], "const", None)
+        values = self.terms.image(x_hat, x) | self.validate_codes(wp)
+        values["total"] = self.weighted(values)
+        for name, value in values.items():
+            both = torch.stack([value.double().sum(), value.new_tensor(len(value)).double()])
+            self._sums[name] = self._sums[name] + both if name in self._sums else both
+        if batch_idx == 0:
+            self.grid = self.draw(x[:GRID_IMAGES], x_hat[:GRID_IMAGES])
+
+    def validate_codes(self, wp: Tensor) -> dict[str, Tensor]:
+        """The latent terms that need no other player; name -> [B]."""
+        return {}
+
+    def weighted(self, values: dict[str, Tensor]) -> Tensor:
+        """Weighted sum of the image terms [B]: what the best checkpoint is chosen by. Adversarial
+        and schedule-dependent terms are left out, so that it means the same all through a run."""
+        weights = {name: term.weight for name, term in self.terms.items() if term.on == "image"}
+        return torch.stack([weights[n] * values[n].detach() for n in weights]).sum(0)
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over all images of all ranks."""
+        names = sorted(self._sums)
+        sums = torch.stack([self._sums[name] for name in names])
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        self.validation = dict(zip(names, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
+        self._sums = {}
+
+    @staticmethod
+    def draw(x: Tensor, x_hat: Tensor) -> Tensor:
+        """Rows of inputs over rows of reconstructions, [3,H,W] in [0,1]."""
+        rows = [torch.cat([a, b]) for a, b in zip(x.split(8), x_hat.split(8), strict=True)]
+        return make_grid(torch.cat(rows).float().cpu().clamp(-1, 1) / 2 + 0.5, nrow=8)
+
+    def input_of(self, batch: Batch) -> Tensor:
+        """What the encoder reads: `source` of a paired dataset, else the image."""
+        return to_unit(batch.get("source", batch["image"]))
+
+    def next_commands(self, checkpoint: str) -> list[str]:
+        """What a user would type next."""
+        return [f"python evaluate.py checkpoint={checkpoint}"]
