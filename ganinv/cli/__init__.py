@@ -1,0 +1,1 @@
+"""The tools around training: `ganinv COMMAND`. Each module here with `add_parser` is a command."""

@@ -1,0 +1,1 @@
+"""Images: shards on disk, their exact order, the data modules, and the drawn embedded domain."""

@@ -1,7 +1,7 @@
 """Drawn faces whose every attribute is known: the embedded domain.
 
-DiceBear's "lorelei" style (design by Lisa Wischofsky, CC0 1.0), recoloured with continuous skin, hair
-and background colours and continuous pose. A face is a function of its seed alone.
+DiceBear's "lorelei" style (design by Lisa Wischofsky, CC0 1.0), recoloured with continuous skin,
+hair and background colours and continuous pose. A face is a function of its seed alone.
 
     image       uint8 [R,R,3] RGB
     attributes  plain JSON values: colours as RGB in [0,1], pose in degrees and per cent of the
@@ -24,6 +24,7 @@ from PIL import Image
 
 from ganinv.core.seed import mix
 
+VERSION = 1  # raise it when a seed gives another face
 OVERSAMPLING = 3  # rendered this much larger and reduced with a box filter
 
 # Hair as (hue, saturation, value) ranges with the share of heads that have it.

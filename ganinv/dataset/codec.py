@@ -21,7 +21,7 @@ Fit = Literal["crop", "pad"]
 
 EXTENSIONS: tuple[Extension, ...] = ("png", "jpg", "webp")
 # What source images may be. Formats that PIL hands to other programs are left out on purpose.
-SOURCE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "PPM")
+SOURCE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 
 
 def encode(image: np.ndarray, extension: Extension, quality: int) -> bytes:
@@ -63,9 +63,9 @@ def load(data: bytes) -> Image.Image:
     Raises:
         ValueError, OSError: not an image of a known format, damaged, or of more than 8 or 16 bits.
     """
-    image = Image.open(io.BytesIO(data), formats=SOURCE_FORMATS)
-    image.load()
-    image = ImageOps.exif_transpose(image)
+    file = Image.open(io.BytesIO(data), formats=SOURCE_FORMATS)
+    file.load()
+    image: Image.Image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I"):  # 16 bit grey; PIL's own conversion would clip it at 255
         grey = np.asarray(image).astype(np.float64) / 257
         image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))

@@ -29,7 +29,7 @@ from ganinv.dataset.codec import EXTENSIONS, Extension, decode
 
 FORMAT = "ganinv-shards"
 VERSION = 1
-HEADER = 512  # a tar member's header, px before its data
+HEADER = 512  # a tar member's header, bytes, right before its data
 
 
 @dataclass(frozen=True)
@@ -128,17 +128,16 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Index:
     )
 
 
-def size_faults(index: Index) -> dict[str, str]:
-    """Tars that are missing or of another size than written: name -> what is wrong. Reads no tar."""
-    faults = {}
-    for entry in index.raw["shards"]:
-        path = index.folder / entry["name"]
-        if not path.is_file():
-            faults[entry["name"]] = "missing"
-        elif (size := path.stat().st_size) != entry["bytes"]:
-            word = "truncated" if size < entry["bytes"] else "longer than written"
-            faults[entry["name"]] = f"{word}: {size:,} bytes instead of {entry['bytes']:,}"
-    return faults
+def size_fault(index: Index, shard: int) -> str | None:
+    """Whether a tar is missing or of another size than written; reads nothing of it."""
+    entry = index.raw["shards"][shard]
+    path = index.folder / entry["name"]
+    if not path.is_file():
+        return f"missing ({entry['samples']} samples)"
+    if (size := path.stat().st_size) != entry["bytes"]:
+        word = "truncated" if size < entry["bytes"] else "longer than written"
+        return f"{word}: {size:,} bytes instead of {entry['bytes']:,}"
+    return None
 
 
 def check_files(index: Index) -> None:
@@ -147,12 +146,13 @@ def check_files(index: Index) -> None:
     Raises:
         DataError: naming them.
     """
-    faults = [f"{name} ({what})" for name, what in size_faults(index).items()]
+    found = ((name, size_fault(index, shard)) for shard, name in enumerate(index.names))
+    faults = [f"{name}: {fault}" for name, fault in found if fault]
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise DataError(
             explain(
-                f"{index.folder}: {', '.join(faults[:5])}{more}",
+                f"in {index.folder}, {'; '.join(faults[:5])}{more}",
                 f"the {len(index.names)} tars of its index as they were written",
                 f"copy them again; `ganinv verify {index.folder}` checks all",
             )
@@ -240,24 +240,24 @@ class Reader:
         self.close()
 
 
-def shard_faults(index: Index, shard: int, decode_images: bool) -> list[str]:
+def shard_faults(folder: Path, shard: int, decode_images: bool) -> list[str]:
     """What is wrong with one tar, one sentence each.
 
     Args:
-        index: the set.
+        folder: of the set.
         shard: number of the tar.
         decode_images: also decode every image (the sha256 finds any changed byte since the set was
             written; decoding finds what was already bad, and names what is lost).
     """
+    index = read_index(folder)
     entry = index.raw["shards"][shard]
-    path = index.folder / entry["name"]
+    path = folder / entry["name"]
     faults = []
-    size = size_faults(index).get(entry["name"])
-    if size == "missing":
-        return [f"{path}: missing ({entry['samples']} samples)"]
-    if size is not None:
-        faults.append(f"{path}: {size}")
-    elif sha256_file(path) != entry["sha256"]:
+    if fault := size_fault(index, shard):
+        faults.append(f"{path}: {fault}")
+    if not path.is_file():
+        return faults
+    if not faults and sha256_file(path) != entry["sha256"]:
         faults.append(f"{path}: its bytes changed since it was written (sha256)")
     if decode_images:
         reader = Reader(index, open_files=1)

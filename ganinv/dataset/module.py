@@ -3,49 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from ganinv.core.errors import ConfigError, DataError, explain
 from ganinv.core.seed import mix
-from ganinv.dataset.avatars import draw
-from ganinv.dataset.shard import (
-    Index,
-    Sample,
-    encode,
-    new_set,
-    read_index,
-    write_index,
-    write_shard,
-)
-from ganinv.dataset.stream import Order, Positions, Shards, collate
+from ganinv.dataset import avatars
+from ganinv.dataset.codec import encode
+from ganinv.dataset.index import Index, check_files, read_index
+from ganinv.dataset.order import Order, Positions, share
+from ganinv.dataset.shard import Plan, Sample, write_set
+from ganinv.dataset.stream import EvalSet, Loader, TrainSet
 
 SPLITS = ("train", "val", "test")
-BAD_AT_LEAST = 8  # skipped samples below which no run is stopped
 
 
 class ShardData(pl.LightningDataModule):
-    """Images in `root/train`, `root/val` and `root/test`, each a set of shards with an index.
+    """Images in `root/train`, `root/val` and `root/test`, each a set of shards with its index.
+
+    Training is an endless stream that starts at the method's `images_seen`; validation and test
+    give every image once over all ranks. Batches are `stream.ShardBatch`.
 
     Args:
         root: folder of the three sets.
-        image_size: (height, width) in px that the sets must have.
-        generator_resolutions: sides in px of the generators these images may be compared with;
-            a larger generator image is averaged down.
+        image_size: (H, W) in px that the sets must have.
+        generator_resolutions: sides in px of the generators whose images may be compared with
+            these; larger ones are averaged down.
         batch_size: images of one process in one step.
         num_workers: loading processes of each training process.
-        seed: of the order and the mirroring.
+        seed: of the order and of the mirroring.
         hflip: mirror half of the training images.
         window: shards that are shuffled together.
-        max_bad_share: unreadable share of the training images at which the run stops.
+        max_bad_share: share of unreadable images at which the run stops.
+
+    Raises:
+        ConfigError: a value that cannot be.
     """
 
     def __init__(
@@ -62,131 +60,145 @@ class ShardData(pl.LightningDataModule):
         max_bad_share: float,
     ) -> None:
         super().__init__()
-        if len(image_size) != 2 or batch_size < 1 or window < 1 or num_workers < 0:
-            raise ConfigError(
-                explain(
-                    f"image_size={list(image_size)}, batch_size={batch_size}, window={window}, "
-                    f"num_workers={num_workers}",
-                    "[height, width], at least 1, at least 1, at least 0",
-                    "correct the dataset's values",
-                )
-            )
+        least = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
+        least["window"] = (window, 1)
+        for name, (value, lowest) in least.items():
+            if value < lowest:
+                _refuse(f"{name}={value}", f"a whole number of at least {lowest}", name)
+        if len(image_size) != 2 or min(image_size) < 1:
+            _refuse(f"image_size={list(image_size)}", "[height, width] in px", "image_size")
+        if not 0 <= max_bad_share < 1:
+            _refuse(f"max_bad_share={max_bad_share}", "a share in [0, 1)", "max_bad_share")
         self.root = Path(root).expanduser()
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.generator_resolutions = tuple(generator_resolutions)
+        self.generator_resolutions = tuple(int(side) for side in generator_resolutions)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.hflip, self.window, self.max_bad_share = hflip, window, max_bad_share
-        self.skipped, self.drawn = 0, 0
 
-    def check(self) -> None:
-        """Open every set there is, before anything is trained.
+    def check(self, splits: Sequence[str] = SPLITS) -> None:
+        """Look at indexes and file sizes, before anything is trained.
 
         Raises:
-            DataError: a set is missing, incomplete, or has images of another size.
+            DataError: a set is missing or incomplete, or its images have another size.
         """
-        for split in SPLITS:
+        for split in splits:
             self.open(split)
 
     def open(self, split: str) -> Index:
-        """The index of `root/<split>`, checked against `image_size`."""
+        """The checked index of a split.
+
+        Raises:
+            DataError: see `check`.
+        """
         index = read_index(self.root / split)
         if index.size != self.image_size:
             raise DataError(
                 explain(
-                    f"{index.folder} holds images of {index.size[0]} x {index.size[1]} px",
-                    f"dataset.image_size={list(self.image_size)}",
-                    "write the set again with that --size, or set dataset.image_size",
+                    f"{index.folder} holds images of {index.size[0]} x {index.size[1]} px "
+                    "(height x width)",
+                    f"{self.image_size[0]} x {self.image_size[1]} px (dataset.image_size)",
+                    "choose the dataset's config of that size, or write the set again: ganinv "
+                    f"shard SOURCE --out OUT --size {self.image_size[0]}x{self.image_size[1]}",
                 )
             )
+        check_files(index)
         return index
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> Loader:
         """The endless stream of this rank, from the images already seen."""
-        assert self.trainer is not None
         index = self.open("train")
-        order = Order(index.counts, self.seed, self.window)
-        shards = Shards(index, order, mix(self.seed, "hflip") if self.hflip else None, False)
-        start = int(getattr(self.trainer.lightning_module, "images_seen", 0))
-        world, rank = self.trainer.world_size, self.trainer.global_rank
-        positions = Positions(start, self.batch_size, rank, world)
-        return self._loader(shards, batch_sampler=positions)
+        rank, world_size = self._place()
+        positions = Positions(
+            start=int(getattr(getattr(self.trainer, "lightning_module", None), "images_seen", 0)),
+            batch_size=self.batch_size,
+            rank=rank,
+            world_size=world_size,
+        )
+        hflip_seed = mix(self.seed, "hflip") if self.hflip else None
+        train = TrainSet(index, Order(index.starts, self.seed, self.window), hflip_seed)
+        return self._loader(train, positions)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Every validation image once over all ranks, in the stored order."""
+    def val_dataloader(self) -> Loader:
+        """Every validation image once over all ranks, in stored order."""
         return self._once("val")
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Every test image once over all ranks, in the stored order."""
+    def test_dataloader(self) -> Loader:
+        """Every test image once over all ranks, in stored order."""
         return self._once("test")
 
-    def _once(self, split: str) -> DataLoader[Any]:
+    def _once(self, split: str) -> Loader:
         index = self.open(split)
-        shards = Shards(index, Order(index.counts, None, 1), None, attributes=True)
-        rank, world = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
-        mine = list(range(rank, len(shards), world))
-        batches = [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
-        return self._loader(shards, batch_sampler=batches)
+        return self._loader(EvalSet(index), share(len(index), self.batch_size, *self._place()))
 
-    def _loader(self, shards: Shards, batch_sampler: Any) -> DataLoader[Any]:
-        return DataLoader(
-            shards,
-            batch_sampler=batch_sampler,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
-
-    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> Any:
-        """Count what was skipped; stop the run when it is too much.
-
-        Raises:
-            DataError: more than `max_bad_share` of the images could not be read.
+    def _place(self) -> tuple[int, int]:
+        """This rank and the number of ranks, as the trainer knows them: under srun the environment
+        does not name them as torchrun's does.
         """
-        self.drawn += len(batch["key"])
-        for reason in batch.get("skipped", []):
-            self.skipped += 1
-            print(f"\nskipped an unreadable image: {reason}", flush=True)
-        if self.skipped >= BAD_AT_LEAST and self.skipped > self.max_bad_share * self.drawn:
-            raise DataError(
-                explain(
-                    f"{self.skipped} of {self.drawn} images unreadable, the last: "
-                    f"{batch.get('skipped', ['-'])[-1]}",
-                    f"at most a share of dataset.max_bad_share={self.max_bad_share}",
-                    f"find them with: ganinv verify {self.root}/train",
-                )
-            )
-        return batch
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _loader(self, dataset: TrainSet | EvalSet, batches: Any) -> Loader:
+        strategy = getattr(self.trainer, "strategy", None)
+        return Loader(
+            dataset,
+            batches=batches,
+            samples=-(-len(dataset.reader.index) // self._place()[1]),
+            max_bad_share=self.max_bad_share,
+            num_workers=self.num_workers,
+            pin_memory=strategy is not None and strategy.root_device.type == "cuda",
+        )
 
     def transfer_batch_to_device(
         self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
     ) -> dict[str, Any]:
         """Images move, still uint8; positions stay where the seeds are made."""
-        moved = {k: batch[k].to(device, non_blocking=True) for k in ("image", "source") if k in batch}
-        return {**batch, **moved}
+        moved = {
+            name: batch[name].to(device, non_blocking=True)
+            for name in ("image", "source")
+            if name in batch
+        }
+        return batch | moved
 
 
-def _draw_shard(
-    number: int, *, folder: Path, first_seed: int, count: int, per_shard: int, resolution: int
-) -> dict[str, Any]:
-    low, high = number * per_shard, min(count, (number + 1) * per_shard)
-    samples = []
-    for seed in range(first_seed + low, first_seed + high):
-        image, attributes = draw(seed, resolution)
-        samples.append(Sample(f"{seed:08d}", encode(image, "png", 0), attributes))
-    return write_shard(folder, number, "png", samples)
+def _refuse(given: str, expected: str, name: str) -> None:
+    raise ConfigError(explain(f"dataset.{given}", expected, f"set dataset.{name}=..."))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The `make` of a plan: drawn faces of successive seeds.
+
+    Attributes:
+        first_seed: of the set.
+        count: faces.
+        per_shard: faces of a tar.
+        resolution: px.
+    """
+
+    first_seed: int
+    count: int
+    per_shard: int
+    resolution: int
+
+    def __call__(self, number: int) -> Iterator[Sample]:
+        """The faces of one shard."""
+        first = number * self.per_shard
+        for place in range(first, min(self.count, first + self.per_shard)):
+            seed = self.first_seed + place
+            image, attributes = avatars.draw(seed, self.resolution)
+            record = {"seed": seed, "attributes": attributes}
+            yield Sample(f"{seed:08d}", encode(image, "png", 0), record)
 
 
 class AvatarData(ShardData):
     """The embedded domain: drawn once into a cache folder, then read like any other set.
 
     Args:
-        cache: folder for drawn sets; each set of counts has a folder of its own in it.
-        num_train: training faces, seeds 0, 1, 2, ...
-        num_val: validation faces, seeds from 10,000,000.
-        num_test: test faces, seeds from 20,000,000.
+        cache: folder for drawn sets; other numbers or sizes of faces get another folder in it.
+        num_train: training faces, of the seeds 0, 1, 2, ...
+        num_val: validation faces, of the seeds from 10,000,000.
+        num_test: test faces, of the seeds from 20,000,000.
         image_size: see `ShardData`, also for the rest.
         generator_resolutions: see there.
         batch_size: see there.
@@ -198,6 +210,7 @@ class AvatarData(ShardData):
     """
 
     PER_SHARD = 500
+    SEEDS = 10_000_000  # between the first seeds of two splits
 
     def __init__(
         self,
@@ -215,15 +228,15 @@ class AvatarData(ShardData):
         window: int,
         max_bad_share: float,
     ) -> None:
-        if image_size[0] != image_size[1]:
-            raise ConfigError(
-                explain(f"image_size={list(image_size)} for avatars", "a square",
-                        "set dataset.image_size=[64,64]")
-            )
-        counts = {"train": num_train, "val": num_val, "test": num_test}
-        name = f"avatars{image_size[0]}-v1-{num_train}-{num_val}-{num_test}"
+        self.counts = {"train": num_train, "val": num_val, "test": num_test}
+        for split, count in self.counts.items():
+            if not 1 <= count <= self.SEEDS:
+                _refuse(f"num_{split}={count}", f"1 to {self.SEEDS:,} faces", f"num_{split}")
+        if len(set(image_size)) != 1:
+            _refuse(f"image_size={list(image_size)}", "a square for avatars", "image_size")
+        drawn = "-".join(str(part) for part in (*self.counts.values(), f"{self._drawing():08x}"))
         super().__init__(
-            root=str(Path(cache).expanduser() / name),
+            root=str(Path(cache).expanduser() / f"avatars{image_size[0]}-{drawn}"),
             image_size=image_size,
             generator_resolutions=generator_resolutions,
             batch_size=batch_size,
@@ -233,31 +246,55 @@ class AvatarData(ShardData):
             window=window,
             max_bad_share=max_bad_share,
         )
-        self.counts = counts
 
-    def check(self) -> None:
-        """Nothing to check before the faces are drawn."""
+    @staticmethod
+    def _drawing() -> int:
+        """A number that changes when the same seed may give another face."""
+        packages = [version(name) for name in ("dicebear-core", "dicebear-styles", "resvg-py")]
+        return mix(avatars.VERSION, *packages) >> 31
+
+    def check(self, splits: Sequence[str] = SPLITS) -> None:
+        """Nothing to look at before `prepare_data`."""
 
     def prepare_data(self) -> None:
-        """Draw what is not in the cache yet (Lightning calls this on one rank only)."""
-        for i, (split, count) in enumerate(self.counts.items()):
-            if not (self.root / split / "index.json").is_file():
-                self._draw(split, count, first_seed=10_000_000 * i)
+        """Draw what is not in the cache yet; Lightning calls this on one process of a node.
+
+        Raises:
+            DataError: the cache cannot be written.
+        """
+        for number, (split, count) in enumerate(self.counts.items()):
+            if (self.root / split / "index.json").is_file():
+                continue
+            try:
+                self._draw(split, count, number * self.SEEDS)
+            except PermissionError as error:
+                raise DataError(
+                    explain(
+                        f"no permission to write {self.root}",
+                        "a folder for the drawn faces",
+                        "set dataset.cache=..., or the environment's GANINV_CACHE",
+                    )
+                ) from error
 
     def _draw(self, split: str, count: int, first_seed: int) -> None:
-        shards = -(-count // self.PER_SHARD)
-        with new_set(self.root / split) as folder:
-            work = partial(
-                _draw_shard,
-                folder=folder,
-                first_seed=first_seed,
-                count=count,
-                per_shard=self.PER_SHARD,
-                resolution=self.image_size[0],
-            )
-            workers = min(shards, os.cpu_count() or 1)
-            with ProcessPoolExecutor(workers) as pool:
-                label = f"drawing {count} {split} faces into {self.root}"
-                done = list(tqdm(pool.map(work, range(shards)), label, total=shards, unit="shard"))
-            origin = {"drawn": "ganinv avatars, version 1", "first_seed": first_seed}
-            write_index(folder, self.image_size, "png", done, origin)
+        make = Drawn(first_seed, count, self.PER_SHARD, self.image_size[0])
+        plan = Plan(
+            images=count,
+            shards=-(-count // self.PER_SHARD),
+            make=make,
+            size=self.image_size,
+            extension="png",
+            parameters={
+                "first_seed": first_seed,
+                "count": count,
+                "resolution": self.image_size[0],
+                "drawing": self._drawing(),
+            },
+            origin={
+                "source": "drawn: DiceBear lorelei (CC0 1.0), ganinv.dataset.avatars",
+                "command": f"dataset=avatars64 dataset.num_{split}={count}",
+                "seed": first_seed,
+            },
+        )
+        label = f"drawing {split} faces (once, kept in {self.root})"
+        write_set(self.root / split, plan, len(os.sched_getaffinity(0)), label)

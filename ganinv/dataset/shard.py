@@ -1,267 +1,278 @@
-"""Shards: webdataset tars with an index that makes every image readable at random.
+"""Writes sets of shards: several processes, resumable, and never over something that exists.
 
-A set is a folder:
-
-    index.json              what the set is: image size, origin, and of each shard its number of
-                            samples, bytes and sha256
-    000000.tar              `{key}.png|jpg|webp` and `{key}.json` of each sample, a webdataset tar
-    000000.members.json     keys, and offset and size of each image and json inside the tar
-
-The tar alone is enough for webdataset; the index is what makes an exact order, an exact resume and a
-check for truncation possible.
+A set is described by a `Plan`. Its shards are independent: shard i is a function of the plan and i,
+so any number of processes writes the same bytes, and a writer that was killed goes on where it was.
+The set appears under its name only when it is complete.
 """
 
 from __future__ import annotations
 
-import io
+import fcntl
+import hashlib
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import tarfile
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
+from tqdm import tqdm
 from webdataset import TarWriter
 
+from ganinv import __version__
 from ganinv.core.errors import DataError, explain
 from ganinv.core.io import sha256_file, write_atomic
-
-FORMAT = "ganinv-shards"
-SAVE: dict[str, dict[str, Any]] = {
-    "png": {"format": "PNG"},
-    "jpg": {"format": "JPEG", "subsampling": 0},
-    "webp": {"format": "WEBP"},
-}
+from ganinv.dataset.codec import Extension
+from ganinv.dataset.index import FORMAT, VERSION, Index, read_index
 
 
-def encode(image: np.ndarray, extension: str, quality: int) -> bytes:
-    """uint8 [H,W,3] RGB -> the bytes of an image file.
-
-    Args:
-        image: the pixels.
-        extension: png, jpg or webp.
-        quality: 1-100 for jpg and webp; png is lossless.
-    """
-    buffer = io.BytesIO()
-    options = dict(SAVE[extension])
-    if extension != "png":
-        options["quality"] = quality
-    Image.fromarray(image).save(buffer, **options)
-    return buffer.getvalue()
-
-
-@dataclass
+@dataclass(frozen=True)
 class Sample:
-    """One image on its way into a shard."""
+    """One image on its way into a shard: its name, the bytes of its file, and its json."""
 
     key: str
     image: bytes
-    attributes: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any]
 
 
-def write_shard(folder: Path, number: int, extension: str, samples: Iterable[Sample]) -> dict:
-    """Write one tar and its member table; returns its entry for the index.
+@dataclass(frozen=True)
+class Failure:
+    """A source image that could not be taken."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides the content of a set.
+
+    Attributes:
+        images: source images in all.
+        shards: number of tars.
+        make: shard number -> its samples and failures; picklable, runs in other processes.
+        size: (H, W), px.
+        extension: of the image files.
+        parameters: plain values; two plans with equal parameters write equal sets.
+        origin: for the reader of index.json: source, command, seed.
+    """
+
+    images: int
+    shards: int
+    make: Callable[[int], Iterable[Sample | Failure]]
+    size: tuple[int, int]
+    extension: Extension
+    parameters: dict[str, Any]
+    origin: dict[str, Any]
+
+
+class Counter(Protocol):
+    """A number that several processes increase."""
+
+    value: int
+
+    def get_lock(self) -> Any:
+        """Its lock."""
+        ...
+
+
+PARALLEL_FROM = 1000  # images below which starting processes takes longer than it saves
+
+# In a writing process: its plan and the images that all of them have taken. Sent once, when it
+# starts: a plan may name millions of images.
+_work: tuple[Plan, Path, Counter] | None = None
+
+
+def write_set(folder: Path, plan: Plan, processes: int, label: str) -> Index:
+    """Write a set, or open it when this very plan has written it before.
 
     Args:
-        folder: where.
-        number: number of the shard, its name.
-        extension: of the image files.
-        samples: what goes in.
+        folder: of the set.
+        plan: what to write.
+        processes: how many write.
+        label: of the progress bar.
+
+    Raises:
+        DataError: the folder holds anything else, or no image could be taken.
     """
-    name = f"{number:06d}.tar"
-    with TarWriter(str(folder / name)) as writer:
-        for sample in samples:
-            writer.write(
-                {"__key__": sample.key, extension: sample.image, "json": sample.attributes}
-            )
-    table = _members(folder / name, extension)
-    write_atomic(folder / f"{number:06d}.members.json", json.dumps(table).encode())
-    path = folder / name
-    return {
-        "name": name,
-        "samples": len(table["key"]),
-        "bytes": path.stat().st_size,
-        "sha256": sha256_file(path),
-    }
-
-
-def _members(path: Path, extension: str) -> dict[str, list]:
-    found: dict[str, dict[str, list[int]]] = {}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            key, _, kind = member.name.partition(".")
-            found.setdefault(key, {})[kind] = [member.offset_data, member.size]
-    return {
-        "key": list(found),
-        "image": [parts[extension] for parts in found.values()],
-        "json": [parts["json"] for parts in found.values()],
-    }
-
-
-def write_index(
-    folder: Path, size: tuple[int, int], extension: str, shards: list[dict], origin: dict[str, Any]
-) -> None:
-    """Write `index.json`; with it the set is complete.
-
-    Args:
-        folder: the set.
-        size: (height, width) of every image, px.
-        extension: of the image files.
-        shards: the entries that `write_shard` returned.
-        origin: how the set came to be.
-    """
-    index = {
-        "format": FORMAT,
-        "version": 1,
-        "image": {"height": size[0], "width": size[1], "extension": extension},
-        "samples": sum(shard["samples"] for shard in shards),
-        "origin": origin,
-        "shards": sorted(shards, key=lambda shard: shard["name"]),
-    }
-    write_atomic(folder / "index.json", json.dumps(index, indent=1).encode())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    parameters = json.loads(json.dumps(plan.parameters))
+    with _locked(folder):
+        if folder.exists() and any(folder.iterdir()):
+            _refuse_another(folder, parameters)
+            return read_index(folder)
+        digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+        partial = folder.parent / f".{folder.name}.partial-{digest[:12]}"
+        partial.mkdir(exist_ok=True)
+        _write_shards(partial, plan, processes, label)
+        _finish(partial, plan, parameters)
+        os.replace(partial, folder)
+    return read_index(folder)
 
 
 @contextmanager
-def new_set(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block ends well.
+def _locked(folder: Path) -> Iterator[None]:
+    """One writer of a set at a time; a second one waits and then finds the set written."""
+    path = folder.parent / f".{folder.name}.lock"
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that writes {folder}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        path.unlink(missing_ok=True)
 
-    Raises:
-        DataError: `folder` is there already and not empty.
-    """
-    if folder.exists() and any(folder.iterdir()):
+
+def _refuse_another(folder: Path, parameters: dict[str, Any]) -> None:
+    given = f"{folder} holds something else already"
+    if (folder / "index.json").is_file():
+        theirs = read_index(folder).raw["parameters"]
+        keys = sorted(theirs.keys() | parameters.keys())
+        changed = [key for key in keys if theirs.get(key) != parameters.get(key)]
+        if not changed:
+            return
+        values = (f"{key}={theirs.get(key)}, now {parameters.get(key)}" for key in changed)
+        given = f"{folder} holds a set written with {'; '.join(values)}"
+    raise DataError(
+        explain(
+            given,
+            "an empty place, or the same set",
+            "choose another folder, or remove this one yourself; nothing was overwritten",
+        )
+    )
+
+
+def _write_shards(partial: Path, plan: Plan, processes: int, label: str) -> None:
+    missing = [i for i in range(plan.shards) if not (partial / f"{i:06d}.json").is_file()]
+    done = plan.images - round(plan.images * len(missing) / plan.shards)
+    with tqdm(total=plan.images, initial=done, desc=label, unit="img", smoothing=0.05) as bar:
+        if processes == 1 or len(missing) == 1 or plan.images < PARALLEL_FROM:
+            for number in missing:
+                _write_shard(number, plan, partial, bar.update)
+        else:
+            _in_parallel(missing, plan, partial, min(processes, len(missing)), bar)
+
+
+def _in_parallel(
+    missing: list[int], plan: Plan, partial: Path, processes: int, bar: tqdm[Any]
+) -> None:
+    """Fresh processes: a fork would copy the threads' locks of torch and of the loggers."""
+    context = multiprocessing.get_context("spawn")
+    seen = context.Value("q", 0)
+    pool = ProcessPoolExecutor(processes, context, _start, (plan, partial, seen))
+    try:
+        pending = {pool.submit(_write_shard_here, number) for number in missing}
+        while pending:
+            finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            bar.update(min(seen.value, bar.total) - bar.n)
+            for future in finished:
+                future.result()
+    except BrokenProcessPool as error:
         raise DataError(
             explain(
-                f"{folder}, which is not empty",
-                "a new folder",
-                "choose another one, or remove it yourself; nothing was overwritten",
+                "a writing process ended without a word (out of memory?)",
+                "all processes to finish",
+                "run the same command again, with fewer processes; finished shards are kept",
             )
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield temporary
-        os.chmod(temporary, 0o755)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-@dataclass
-class Index:
-    """A set of shards, opened."""
-
-    folder: Path
-    size: tuple[int, int]  # (height, width) px
-    extension: str
-    names: list[str]
-    counts: list[int]  # samples of each shard
-    raw: dict[str, Any]
-
-    @property
-    def samples(self) -> int:
-        """Images in the set."""
-        return sum(self.counts)
-
-
-def read_index(folder: str | Path) -> Index:
-    """Open a set of shards.
-
-    Raises:
-        DataError: no folder, no index, an index of another kind, or a shard that is missing.
-    """
-    folder = Path(folder).expanduser()
-    path = folder / "index.json"
-    if not folder.is_dir():
-        raise DataError(
-            explain(f"no folder {folder}", "a folder of shards", "write one: ganinv shard --help")
-        )
-    if not path.is_file():
-        raise DataError(
-            explain(
-                f"{folder} has no index.json",
-                "a folder that `ganinv shard` wrote",
-                f"write one from your images: ganinv shard {folder} --out OUT --size 256",
-            )
-        )
-    try:
-        raw = json.loads(path.read_text())
-        assert raw["format"] == FORMAT and raw["version"] == 1
-        image, shards = raw["image"], raw["shards"]
-        index = Index(
-            folder=folder,
-            size=(image["height"], image["width"]),
-            extension=image["extension"],
-            names=[shard["name"] for shard in shards],
-            counts=[shard["samples"] for shard in shards],
-            raw=raw,
-        )
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise DataError(
-            explain(f"{path} is not an index of shards ({error})", "one that `ganinv shard` wrote",
-                    "write the set again")
         ) from error
-    missing = [
-        name
-        for tar in index.names
-        for name in (tar, tar.replace(".tar", ".members.json"))
-        if not (folder / name).is_file()
-    ]
-    if missing:
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start(plan: Plan, partial: Path, seen: Counter) -> None:
+    global _work
+    _work = plan, partial, seen
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C: the parent does the talking
+
+
+def _write_shard_here(number: int) -> None:
+    assert _work is not None
+    plan, partial, seen = _work
+
+    def count(images: int) -> None:
+        with seen.get_lock():
+            seen.value += images
+
+    _write_shard(number, plan, partial, count)
+
+
+def _write_shard(number: int, plan: Plan, partial: Path, count: Callable[[int], Any]) -> None:
+    """Write one tar, then `{number}.json` beside it, which says that the tar is complete."""
+    path = partial / f"{number:06d}.tar"
+    temporary = partial / f"{path.name}.{os.getpid()}"
+    failures = []
+    with open(temporary, "wb") as file, TarWriter(file, encoder=False, mtime=0) as writer:
+        for sample in plan.make(number):
+            if isinstance(sample, Failure):
+                failures.append([sample.name, sample.reason])
+            else:
+                record = json.dumps(sample.record).encode()
+                writer.write({"__key__": sample.key, plan.extension: sample.image, "json": record})
+            count(1)
+    offsets = _offsets(temporary, plan.extension)
+    entry = {
+        "name": path.name,
+        "samples": len(offsets),
+        "bytes": temporary.stat().st_size,
+        "sha256": sha256_file(temporary),
+    }
+    os.replace(temporary, path)
+    note = {"entry": entry, "offsets": offsets, "failures": failures}
+    write_atomic(partial / f"{number:06d}.json", json.dumps(note).encode())
+
+
+def _offsets(path: Path, extension: str) -> list[list[int]]:
+    """[image offset, image size, json offset, json size] of each sample, read back from the tar."""
+    found: dict[str, dict[str, list[int]]] = {}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            key, kind = member.name.rsplit(".", 1)
+            found.setdefault(key, {})[kind] = [member.offset_data, member.size]
+    return [[*parts[extension], *parts["json"]] for parts in found.values()]
+
+
+def _finish(partial: Path, plan: Plan, parameters: dict[str, Any]) -> None:
+    """Turn the notes of the shards into the set's index."""
+    paths = [partial / f"{number:06d}.json" for number in range(plan.shards)]
+    notes = [json.loads(path.read_text()) for path in paths]
+    failed = [failure for note in notes for failure in note["failures"]]
+    notes = [note for note in notes if note["entry"]["samples"]]
+    if not notes:
+        shutil.rmtree(partial)
+        first = f"; the first: {failed[0][0]}: {failed[0][1]}" if failed else ""
         raise DataError(
             explain(
-                f"{folder} lacks {', '.join(missing[:3])} ({len(missing)} files in all)",
-                f"the {len(index.names)} shards of its index",
-                f"copy the missing files again; `ganinv verify {folder}` checks all",
+                f"none of {plan.images} images could be taken{first}",
+                "images of a known format",
+                "check the source",
             )
         )
-    return index
-
-
-def verify(folder: str | Path, decode: bool = True) -> Iterator[str]:
-    """Every fault of a set, one sentence each: truncated or changed tars, undecodable images.
-
-    Args:
-        folder: the set.
-        decode: also decode every image.
-
-    Raises:
-        DataError: the set cannot be opened at all.
-    """
-    index = read_index(folder)
-    for entry in index.raw["shards"]:
-        path = index.folder / entry["name"]
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            verb = "truncated" if size < entry["bytes"] else "longer than written"
-            yield f"{path}: {verb}: {size} bytes instead of {entry['bytes']}"
-        elif sha256_file(path) != entry["sha256"]:
-            yield f"{path}: changed: sha256 differs from the index"
-        if decode:
-            yield from _undecodable(index, path)
-
-
-def _undecodable(index: Index, path: Path) -> Iterator[str]:
-    table = json.loads(path.with_name(path.name.replace(".tar", ".members.json")).read_text())
-    with open(path, "rb") as file:
-        for key, (offset, size) in zip(table["key"], table["image"], strict=True):
-            file.seek(offset)
-            try:
-                image = Image.open(io.BytesIO(file.read(size)))
-                image.load()
-            except Exception as error:  # PIL raises many kinds; all mean a bad image
-                yield f"{path}: image {key} cannot be decoded: {error}"
-                continue
-            if (image.height, image.width) != index.size:
-                yield (
-                    f"{path}: image {key} is {image.height} x {image.width} px, "
-                    f"the index says {index.size[0]} x {index.size[1]}"
-                )
+    offsets = np.array([row for note in notes for row in note["offsets"]], dtype=np.int64)
+    with open(partial / "offsets.npy", "wb") as file:
+        np.save(file, offsets, allow_pickle=False)
+    raw = {
+        "format": FORMAT,
+        "version": VERSION,
+        "ganinv": __version__,
+        "image": {"height": plan.size[0], "width": plan.size[1], "format": plan.extension},
+        "samples": len(offsets),
+        "origin": plan.origin,
+        "parameters": parameters,
+        "failed": failed,
+        "offsets_sha256": sha256_file(partial / "offsets.npy"),
+        "shards": [note["entry"] for note in notes],
+    }
+    write_atomic(partial / "index.json", json.dumps(raw, indent=1).encode())
+    kept = {"index.json", "offsets.npy", *(note["entry"]["name"] for note in notes)}
+    for path in partial.iterdir():
+        if path.name not in kept:
+            path.unlink()

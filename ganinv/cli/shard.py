@@ -1,0 +1,221 @@
+"""`ganinv shard`: a folder, a zip file or an LSUN database of images to sets of shards."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ganinv.core.errors import ConfigError, DataError, explain
+
+if TYPE_CHECKING:
+    from ganinv.dataset.index import Index
+    from ganinv.dataset.shard import Plan
+    from ganinv.dataset.source import Source
+
+EXAMPLES = """examples:
+  ganinv shard ffhq.zip --out data/ffhq256 --size 256 --val 1000 --test 1000
+  ganinv shard celeba_hq_test/ --out data/celebahq256 --size 256 --split test
+  ganinv shard lsun/cars --out data/cars --size 192x256 --format webp
+
+OUT/train, OUT/val and OUT/test each become a set of webdataset tars with an index. A set that
+exists is never touched: the same command finds it done, another command is refused. An interrupted
+command goes on where it was when it is run again.
+"""
+LISTED = 10  # failures printed; index.json has them all
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "shard",
+        help="write shards from a folder, a zip file or an LSUN database of images",
+        description="Resize images once and write them as webdataset shards with an index.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, help="folder (and its subfolders), .zip, or LMDB")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the sets")
+    parser.add_argument(
+        "--size", required=True, metavar="N|HxW", help="of every image in px, e.g. 256 or 192x256"
+    )
+    parser.add_argument(
+        "--fit",
+        choices=("crop", "pad"),
+        default="crop",
+        help="crop: centre crop to the aspect of --size (default); pad: whole image, on black",
+    )
+    parser.add_argument(
+        "--format", choices=("jpg", "png", "webp"), default="jpg", help="default jpg"
+    )
+    parser.add_argument("--quality", type=int, default=95, help="of jpg and webp, default 95")
+    parser.add_argument("--shard-size", type=int, default=1000, help="images a tar, default 1000")
+    parser.add_argument("--val", type=int, default=0, metavar="N", help="hold out N for OUT/val")
+    parser.add_argument("--test", type=int, default=0, metavar="N", help="hold out N for OUT/test")
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        default="train",
+        help="where the images go that are not held out, default train",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="chooses what is held out, default 0")
+    parser.add_argument(
+        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the sets."""
+    from ganinv.dataset.shard import write_set
+    from ganinv.dataset.source import open_source
+
+    size = _size(args.size)
+    _check(args)
+    source = open_source(args.source)
+    items = source.items()
+    if not items:
+        raise DataError(
+            explain(
+                f"{args.source} holds no images",
+                "png, jpg, webp, bmp, tiff or ppm files",
+                "check the path; a database needs its data.mdb in the folder",
+            )
+        )
+    parts = _split(items, args)
+    _say(f"{args.source}: {len(items):,} images")
+    for name, plan in _plans(source, items, parts, size, args).items():
+        folder = args.out / name
+        there = (folder / "index.json").is_file()
+        try:
+            index = write_set(folder, plan, args.processes, f"writing {name}")
+        except KeyboardInterrupt:
+            _say("\nstopped; finished shards are kept: run the same command again to go on")
+            raise
+        _report(index, there)
+    _say(f"Check:  ganinv verify {shlex.quote(str(args.out))}")
+    if "train" in parts:
+        edges = f"[{size[0]},{size[1]}]"
+        out = shlex.quote(str(args.out))
+        _say(
+            f"Train:  python train.py dataset=shards dataset.root={out} dataset.image_size={edges}"
+        )
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError(explain(f"--size {text}", "N or HEIGHTxWIDTH in px", "e.g. --size 256"))
+    return int(parts[0]), int(parts[-1])
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not 1 <= args.quality <= 100:
+        raise ConfigError(explain(f"--quality {args.quality}", "1 to 100", "e.g. --quality 95"))
+    for name in ("shard_size", "processes"):
+        if getattr(args, name) < 1:
+            option = name.replace("_", "-")
+            raise ConfigError(
+                explain(f"--{option} {getattr(args, name)}", "at least 1", "raise it")
+            )
+    for name in ("val", "test"):
+        count = getattr(args, name)
+        if count < 0 or (count and args.split == name):
+            raise ConfigError(
+                explain(
+                    f"--{name} {count} with --split {args.split}",
+                    "a number of held-out images, with the rest in another split",
+                    f"leave out --{name}, or --split",
+                )
+            )
+
+
+def _split(items: list[tuple[str, str]], args: argparse.Namespace) -> dict[str, list[int]]:
+    """Split name -> sorted image numbers. Held-out images are drawn by --seed."""
+    from ganinv.dataset.order import permutation
+
+    held_out = {name: getattr(args, name) for name in ("val", "test") if getattr(args, name)}
+    if sum(held_out.values()) >= len(items):
+        raise ConfigError(
+            explain(
+                f"{sum(held_out.values())} images held out of {len(items)}",
+                f"fewer, so that some remain for {args.split}",
+                "lower --val or --test",
+            )
+        )
+    drawn = permutation(len(items), args.seed, "held out").tolist()
+    parts = {}
+    for name, count in held_out.items():
+        parts[name], drawn = sorted(drawn[:count]), drawn[count:]
+    return {args.split: sorted(drawn), **parts}
+
+
+def _plans(
+    source: Source,
+    items: list[tuple[str, str]],
+    parts: dict[str, list[int]],
+    size: tuple[int, int],
+    args: argparse.Namespace,
+) -> dict[str, Plan]:
+    from ganinv.dataset.shard import Plan
+    from ganinv.dataset.source import Resized, keys_of
+
+    names = [name for name, _ in items]
+    keys = keys_of(names)
+    content = hashlib.sha256(repr(items).encode()).hexdigest()
+    parameters = {
+        "source_sha256": content,
+        "size": list(size),
+        "fit": args.fit,
+        "format": args.format,
+        "quality": None if args.format == "png" else args.quality,
+        "shard_size": args.shard_size,
+        "held_out": [args.val, args.test, args.seed if args.val or args.test else None],
+    }
+    origin = {
+        "source": str(args.source),
+        "command": shlex.join(["ganinv", *sys.argv[1:]]),
+        "seed": args.seed,
+    }
+    plans = {}
+    for split, numbers in parts.items():
+        chosen = [(names[i], keys[i]) for i in numbers]
+        make = Resized(
+            source=source,
+            items=chosen,
+            per_shard=args.shard_size,
+            size=size,
+            fit=args.fit,
+            extension=args.format,
+            quality=args.quality,
+        )
+        plans[split] = Plan(
+            images=len(chosen),
+            shards=-(-len(chosen) // args.shard_size),
+            make=make,
+            size=size,
+            extension=args.format,
+            parameters=parameters | {"split": split},
+            origin=origin,
+        )
+    return plans
+
+
+def _report(index: Index, there: bool) -> None:
+    failed = index.raw["failed"]
+    size = sum(shard["bytes"] for shard in index.raw["shards"]) / 2**20
+    word = "already written" if there else "written"
+    _say(f"{index.folder}: {len(index):,} images, {len(index.names)} tars, {size:,.1f} MiB, {word}")
+    if failed:
+        _say(f"could not be taken: {len(failed)} (index.json lists all)")
+        for name, reason in failed[:LISTED]:
+            _say(f"  {name}: {reason}")

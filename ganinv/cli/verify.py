@@ -1,0 +1,94 @@
+"""`ganinv verify`: finds missing, truncated and changed tars and bad images, and names them."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ganinv.core.errors import DataError, explain
+
+if TYPE_CHECKING:
+    from ganinv.dataset.index import Index
+
+PARALLEL_FROM = 20_000  # images below which starting processes takes longer than it saves
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="find truncated tars and bad images in sets of shards",
+        description="Check every tar against its sha256 and decode every image. "
+        "The exit code is 1 when anything is wrong.",
+    )
+    parser.add_argument("folder", type=Path, help="a set (with index.json), or a folder of sets")
+    parser.add_argument("--no-decode", action="store_true", help="sizes and sha256 only")
+    parser.add_argument(
+        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the sets; print every fault."""
+    from ganinv.dataset.index import read_index
+
+    faulty = 0
+    for folder in _sets(args.folder):
+        index = read_index(folder)
+        faults = _faults(index, not args.no_decode, args.processes)
+        for fault in faults:
+            print(f"BAD  {fault}", flush=True)
+        faulty += bool(faults)
+        state = f"{len(faults)} faults" if faults else "good"
+        print(f"{folder}: {len(index.names)} tars, {len(index):,} images: {state}", flush=True)
+        if faults:
+            command = index.raw["origin"].get("command", "its command")
+            print(f"To fix: copy the named tars again, or remove {folder} and run: {command}")
+    return 1 if faulty else 0
+
+
+def _sets(folder: Path) -> list[Path]:
+    if (folder / "index.json").is_file() or not folder.is_dir():
+        return [folder]
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    sets = [path for path in inside if (path / "index.json").is_file() or any(path.glob("*.tar"))]
+    if not sets:
+        raise DataError(
+            explain(
+                f"{folder} holds no set of shards",
+                "a folder with index.json, or one whose subfolders have it",
+                f"check the path; for a folder of images: ganinv shard {folder} --out OUT --size N",
+            )
+        )
+    return sets
+
+
+def _faults(index: Index, decode: bool, processes: int) -> list[str]:
+    from tqdm import tqdm
+
+    from ganinv.core.io import sha256_file
+    from ganinv.dataset.index import shard_faults
+
+    faults = []
+    if sha256_file(index.folder / "offsets.npy") != index.raw["offsets_sha256"]:
+        faults.append(f"{index.folder}/offsets.npy: changed since it was written (sha256)")
+    check = partial(shard_faults, index.folder, decode_images=decode)
+    shards = range(len(index.names))
+    with tqdm(total=len(index), desc=f"verifying {index.folder.name}", unit="img") as bar:
+        if processes == 1 or len(index) < PARALLEL_FROM:
+            for shard in shards:
+                faults += check(shard)
+                bar.update(index.raw["shards"][shard]["samples"])
+            return faults
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(processes, len(shards)), context) as pool:
+            for shard, found in zip(shards, pool.map(check, shards), strict=True):
+                faults += found
+                bar.update(index.raw["shards"][shard]["samples"])
+    return faults

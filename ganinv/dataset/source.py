@@ -1,0 +1,172 @@
+"""Where images come from before they are shards: a folder, a zip file, an LSUN database.
+
+A source lists its images (name and a mark that changes with the content, as far as it can be had
+without reading) and reads one by name. Sources travel to other processes; each opens its own files.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from ganinv.core.errors import DataError, explain
+from ganinv.dataset.codec import Extension, Fit, encode, load, resize
+from ganinv.dataset.shard import Failure, Sample
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+MAX_BYTES = 512 << 20  # of one image file; a zip file may claim anything
+
+
+def _is_image(name: str) -> bool:
+    path = Path(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+class Folder:
+    """Images of a folder and of its subfolders."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def items(self) -> list[tuple[str, str]]:
+        """(relative path, bytes) of each image, sorted."""
+        paths = (path for path in self.path.rglob("*") if path.is_file())
+        named = ((path.relative_to(self.path).as_posix(), path) for path in paths)
+        return sorted((name, str(path.stat().st_size)) for name, path in named if _is_image(name))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one image file."""
+        path = self.path / name
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
+        return path.read_bytes()
+
+
+class Zip:
+    """Images inside a zip file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __getstate__(self) -> dict[str, Any]:
+        """An open file does not travel."""
+        return {"path": self.path}
+
+    @cached_property
+    def _file(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(self.path)
+
+    def items(self) -> list[tuple[str, str]]:
+        """(name, checksum) of each image, sorted."""
+        return sorted(
+            (i.filename, f"{i.CRC:08x}")
+            for i in self._file.infolist()
+            if _is_image(i.filename) and not i.is_dir()
+        )
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one image file."""
+        if self._file.getinfo(name).file_size > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
+        return self._file.read(name)
+
+
+class Lmdb:
+    """An LSUN database: every value is an image file. Names are the keys, byte for byte."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __getstate__(self) -> dict[str, Any]:
+        """An open database does not travel."""
+        return {"path": self.path}
+
+    @cached_property
+    def _database(self) -> Any:
+        return lmdb.open(str(self.path), readonly=True, lock=False, readahead=False)
+
+    def items(self) -> list[tuple[str, str]]:
+        """(key, nothing) of each entry, in the order of the database."""
+        with self._database.begin() as transaction:
+            keys = transaction.cursor().iternext(keys=True, values=False)
+            return [(bytes(key).decode("latin-1"), "") for key in keys]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one image file."""
+        with self._database.begin() as transaction:
+            return bytes(transaction.get(name.encode("latin-1")))
+
+
+Source = Folder | Zip | Lmdb
+
+
+def open_source(path: Path) -> Source:
+    """A source by what lies at a path.
+
+    Raises:
+        DataError: nothing there, or neither a folder, a zip file nor an LMDB.
+    """
+    expected = "a folder of images, a zip file of images, or an LSUN LMDB folder (data.mdb)"
+    if not path.exists():
+        raise DataError(explain(f"no file or folder {path}", expected, "check the path"))
+    if path.is_dir():
+        return Lmdb(path) if (path / "data.mdb").is_file() else Folder(path)
+    if zipfile.is_zipfile(path):
+        return Zip(path)
+    raise DataError(explain(f"{path} is not a zip file", expected, "unpack it and give its folder"))
+
+
+def keys_of(names: list[str]) -> list[str]:
+    """A webdataset key for each name: the path without suffix in plain letters; numbered in front
+    when that is not unique.
+    """
+    stems = [re.sub(r"[^A-Za-z0-9_-]+", "_", re.sub(r"\.\w+$", "", name)) for name in names]
+    if max(map(len, stems)) <= 80 and max(Counter(stems).values()) == 1:
+        return stems
+    return [f"{i:08d}-{stem[-60:]}" for i, stem in enumerate(stems)]
+
+
+@dataclass(frozen=True)
+class Resized:
+    """The `make` of a plan: images of a source, cropped or padded, resized once, encoded.
+
+    Attributes:
+        source: to read from.
+        items: (name, key) of each image of the set.
+        per_shard: images of a tar.
+        size: (H, W), px.
+        fit: see `codec.resize`.
+        extension: of the files.
+        quality: see `codec.encode`.
+    """
+
+    source: Source
+    items: list[tuple[str, str]]
+    per_shard: int
+    size: tuple[int, int]
+    fit: Fit
+    extension: Extension
+    quality: int
+
+    def __call__(self, number: int) -> Iterator[Sample | Failure]:
+        """The samples of one shard."""
+        for name, key in self.items[number * self.per_shard : (number + 1) * self.per_shard]:
+            try:
+                image = load(self.source.read(name))
+                pixels: np.ndarray = resize(image, self.size, self.fit)
+                data = encode(pixels, self.extension, self.quality)
+            except Exception as error:  # a broken image ends in any of a dozen kinds; none stops us
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                yield Failure(name, reason.replace(repr(self.source), "")[:200])
+                continue
+            yield Sample(key, data, {"source": name, "source_size": [image.height, image.width]})
