@@ -1,7 +1,7 @@
 """Reads the golden vectors of tests/golden: outputs of the public reference implementations.
 
-Every parameter and input is filled by a rule that needs only its name (tests/golden/README.md), so a
-case is a few kilobytes and pins a network of any size.
+Every parameter and input is filled by a rule that needs only its name (tests/golden/README.md), so
+a case is a few kilobytes and pins a network of any size.
 """
 
 from __future__ import annotations

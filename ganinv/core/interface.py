@@ -22,7 +22,9 @@ class Batch(TypedDict):
 class Mapping(Protocol):
     """z [B,D] -> w [B,D]."""
 
-    def __call__(self, z: Tensor, c: Tensor | None = None) -> Tensor: ...
+    def __call__(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map."""
+        ...
 
 
 class Synthesis(Protocol):
@@ -34,7 +36,9 @@ class Synthesis(Protocol):
         f: Tensor | None = None,
         noise: Noise = "const",
         seeds: Sequence[int] | None = None,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Synthesise."""
+        ...
 
 
 @runtime_checkable
@@ -55,4 +59,6 @@ class Encoder(Protocol):
 
     input_size: tuple[int, int]  # (H, W) px
 
-    def __call__(self, image: Tensor) -> Tensor: ...
+    def __call__(self, image: Tensor) -> Tensor:
+        """Encode."""
+        ...

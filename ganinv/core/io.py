@@ -26,7 +26,7 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomic(path: str | Path, data: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write to a temporary name beside `path`, sync, rename: a reader sees all of it or nothing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         raise
 
 
-def load_tensors(path: str | Path) -> Any:
+def load_tensors(path: str | os.PathLike[str]) -> Any:
     """Read a `.pt/.pth/.ckpt` with torch's restricted reader (`weights_only=True`), on the CPU.
 
     Raises:

@@ -1,9 +1,9 @@
 """The four latents of ganinv and the arithmetic of their shapes.
 
-    z  [B,D]      input of the mapping network, N(0, I)
-    w  [B,D]      output of the mapping network
-    wp [B,L,D]    one w for each style input of the synthesis network ("W+"), L = num_ws
-    f  [B,C,h,h]  a feature map that replaces the coarse half of the synthesis (BDInvert's F)
+z  [B,D]      input of the mapping network, N(0, I)
+w  [B,D]      output of the mapping network
+wp [B,L,D]    one w for each style input of the synthesis network ("W+"), L = num_ws
+f  [B,C,h,h]  a feature map that replaces the coarse half of the synthesis (BDInvert's F)
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 
 
 def num_ws(resolution: int) -> int:
-    """Style inputs of a StyleGAN1/2 of this output size in px: 2*log2(R) - 2 (64 -> 10, 1024 -> 18).
+    """Style inputs of a StyleGAN1/2 of this output size in px: 2*log2(R) - 2 (64 -> 10, 1024 ->
+    18).
 
     Raises:
         ValueError: the resolution is not a power of two of at least 4.

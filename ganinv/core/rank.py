@@ -1,4 +1,5 @@
-"""Which process of how many this is; with `trainer/`, the only place that asks torch.distributed."""
+"""Which process of how many this is; with `trainer/`, the only place that asks
+torch.distributed."""
 
 from __future__ import annotations
 

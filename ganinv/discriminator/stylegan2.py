@@ -11,6 +11,7 @@ Differs from the released code in: no fp16 switch per block (run it under autoca
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +137,7 @@ class StyleGAN2Discriminator(nn.Module):
         mbstd_group_size: int,
     ) -> None:
         super().__init__()
-        self.architecture = {
+        self.architecture: dict[str, Any] = {
             "c_dim": c_dim,
             "resolution": resolution,
             "img_channels": img_channels,

@@ -1,8 +1,8 @@
 """StyleGAN2 and StyleGAN2-ADA generators, conditional or not (skip architecture, "config f").
 
 Source: Karras et al., arXiv 1912.04958 (StyleGAN2) and arXiv 2006.06676 (StyleGAN2-ADA). The state
-dict has the keys and shapes of the networks inside NVIDIA's `.pkl` files, so those load as they are;
-`importer/rosinality.py` maps the other common layout.
+dict has the keys and shapes of the networks inside NVIDIA's `.pkl` files, so those load as they
+are; `importer/rosinality.py` maps the other common layout.
 
     z  [B,Z]      latent, N(0, I)             c  [B,K]  one-hot labels, K = c_dim (0: none)
     w  [B,D]      style                       wp [B,L,D], L = num_ws = 2*log2(R) - 2
@@ -12,14 +12,16 @@ dict has the keys and shapes of the networks inside NVIDIA's `.pkl` files, so th
 Rows of wp: b4 uses rows 0 (conv1) and 1 (torgb); block b{2^k} uses rows 2k-5 (conv0), 2k-4 (conv1),
 2k-3 (torgb): the row of a torgb is also the row of the next block's conv0.
 
-Differs from the released code in: the mapping returns w [B,D] and leaves repeating and truncation to
-the caller; modulated convolutions are un-fused unless asked; noise may be seeded image by image.
+Differs from the released code in: the mapping returns w [B,D] and leaves repeating and truncation
+to the caller; modulated convolutions are un-fused unless asked; noise may be seeded image by
+image.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -142,7 +144,9 @@ class SynthesisLayer(nn.Module):
 class ToRGB(nn.Module):
     """Modulated 1x1 convolution without demodulation: x [B,C,R,R], w [B,D] -> [B,3,R,R]."""
 
-    def __init__(self, channels: int, img_channels: int, *, w_dim: int, clamp: float | None) -> None:
+    def __init__(
+        self, channels: int, img_channels: int, *, w_dim: int, clamp: float | None
+    ) -> None:
         super().__init__()
         self.clamp, self.fused = clamp, False
         self.affine = Dense(w_dim, channels, bias_init=1.0)
@@ -175,7 +179,7 @@ class SynthesisBlock(nn.Module):
         super().__init__()
         self.register_buffer("resample_filter", setup_filter())
         self.resolution = resolution
-        layer = {"w_dim": w_dim, "resolution": resolution, "clamp": clamp}
+        layer: dict[str, Any] = {"w_dim": w_dim, "resolution": resolution, "clamp": clamp}
         if ci == 0:
             self.const = nn.Parameter(torch.randn(co, resolution, resolution))
         else:
@@ -279,7 +283,8 @@ class SynthesisNetwork(nn.Module):
 
 
 class StyleGAN2Generator(nn.Module):
-    """z -> w -> wp -> image. `architecture` holds the arguments that build an equal network.
+    """z -> w -> wp -> image. `architecture` holds the arguments that build an equal network;
+    `source` and `sha256` say which file its weights came from, if any.
 
     Args:
         z_dim: width of z.
@@ -307,7 +312,9 @@ class StyleGAN2Generator(nn.Module):
         conv_clamp: float | None,
     ) -> None:
         super().__init__()
-        self.architecture = {
+        self.source: str | None = None
+        self.sha256: str | None = None
+        self.architecture: dict[str, Any] = {
             "z_dim": z_dim,
             "c_dim": c_dim,
             "w_dim": w_dim,

@@ -77,6 +77,10 @@ class Terms(nn.ModuleDict):
             if on is None or term.on == on:
                 yield name, term
 
+    def weights(self, on: str) -> dict[str, float]:
+        """name -> weight of the terms on "image" or "latent"."""
+        return {name: term.weight for name, term in self._on(on)}
+
     def image(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
         """Every image term of x_hat against x, both [B,3,H,W] in [-1,1]; name -> [B]."""
         values = {}

@@ -1,14 +1,15 @@
 """What every training method shares and no paper mentions: players, frozen networks, the clock.
 
-A method subclasses `Method`, names its players (the networks it trains) and writes `step(x, batch)`,
-which reads like its paper:
+A method subclasses `Method`, names its players (the networks it trains) and writes `step(x,
+batch)`, which reads like its paper:
 
     with self.play("E"):                                   # only E's weights take gradients
         self.descend("E", (self.loss_E(x) for x in self.chunks(x)))
 
-Optimisation is manual. A step sees the whole batch of this process; `accumulate` cuts it into chunks,
-each player descends the mean over all chunks and then over all ranks, and only then the next player
-moves. N chunks, or N processes, therefore equal one N times larger batch for any number of players.
+Optimisation is manual. A step sees the whole batch of this process; `accumulate` cuts it into
+chunks, each player descends the mean over all chunks and then over all ranks, and only then the
+next player moves. N chunks, or N processes, therefore equal one N times larger batch for any
+number of players.
 
 The clock is `images_seen`, over all processes. Every random number is a function of
 (seed, images_seen, rank) or of (seed, position of the image): resuming repeats the run exactly.
@@ -44,8 +45,12 @@ class Method(pl.LightningModule):
     """
 
     automatic_optimization = False
-    monitor = "total"  # the validation value by which the best checkpoint is chosen; lower is better
-    strict_loading = False  # frozen networks are absent on purpose; on_load_checkpoint checks the rest
+    monitor = (
+        "total"  # the validation value by which the best checkpoint is chosen; lower is better
+    )
+    strict_loading = (
+        False  # frozen networks are absent on purpose; on_load_checkpoint checks the rest
+    )
 
     def __init__(
         self, *, seed: int, accumulate: int, clip_norm: float | None, max_nonfinite: int
@@ -145,7 +150,7 @@ class Method(pl.LightningModule):
         world = self.trainer.world_size
         if world == 1:
             return mine, slice(None)
-        everyone = self.all_gather(mine)  # [N,B,...]
+        everyone = torch.as_tensor(self.all_gather(mine))  # [N,B,...]
         return everyone.transpose(0, 1).flatten(0, 1), slice(self.global_rank, None, world)
 
     def watch(self, name: str, value: Tensor) -> None:

@@ -1,6 +1,7 @@
 """e4e: an encoder whose codes stay close to W, so that they can be edited.
 
-Source: Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXiv 2102.02766, sec. 4.
+Source: Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXiv 2102.02766, sec.
+4.
 
     x      [B,3,H,W]  image                   wp [B,L,D]  codes: row 0 is w, row i is w + delta_i
     x_hat  [B,3,H,W]  G(wp)                   D  latent discriminator: w [N,D] -> logit [N,1]
@@ -11,17 +12,19 @@ Source: Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXi
             + adversarial mean_i softplus(-D(wp_i))                              eq. 3
     L_D   = mean softplus(-D(w)) + mean softplus(D(wp_i)),  w = mapping(z), z ~ N(0,I)
     R1    = gamma/2 mean |grad_w D(w)|^2, every `r1_every` steps, times `r1_every`
-    stage = 0 up to `progressive_start` images, then one more row every `progressive_every`  (sec. 4.2)
+    stage = 0 up to `progressive_start` images, then a row more every `progressive_every` (sec. 4.2)
 
 Weights are `loss.<term>.weight`. With `pool`, D sees one random opened row of each image through a
 history of earlier codes (Shrivastava et al., arXiv 1612.07828); without, row 0.
 
-Differs from the released code in: E steps before D and hands it its codes, which saves a forward pass
-of the encoder a step (D then moves on the same codes; E sees D one step earlier); the schedule counts
-images, not steps; D and the pools do not learn from validation images.
+Differs from the released code in: E steps before D and hands it its codes, which saves a forward
+pass of the encoder a step (D then moves on the same codes; E sees D one step earlier); the
+schedule counts images, not steps; D and the pools do not learn from validation images.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +42,7 @@ class E4E(Inverting):
     """e4e; see the module. Further arguments as `Inverting`.
 
     Args:
-        discriminator: D, on codes; trained.
+        discriminator: makes D, given `w_dim`; trained.
         optimizer_D: factory of D's optimizer.
         r1_gamma: gamma.
         r1_every: steps between R1 steps.
@@ -49,6 +52,8 @@ class E4E(Inverting):
             pools, filled from the images of all of them.
     """
 
+    D: nn.Module
+
     def __init__(
         self,
         *,
@@ -56,7 +61,7 @@ class E4E(Inverting):
         encoder: nn.Module,
         loss: Terms,
         optimizer: OptimizerFactory,
-        discriminator: nn.Module,
+        discriminator: Callable[..., nn.Module],
         optimizer_D: OptimizerFactory,  # noqa: N803
         r1_gamma: float,
         r1_every: int,
@@ -84,7 +89,7 @@ class E4E(Inverting):
         )
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.progressive_start, self.progressive_every = progressive_start, progressive_every
-        self.add_player("D", discriminator, optimizer_D)
+        self.add_player("D", discriminator(w_dim=self.G.w_dim), optimizer_D)
         self.pools = nn.ModuleList(
             CodePool(size=pool_size, w_dim=self.G.w_dim) for _ in ("real", "fake") if pool_size
         )
@@ -134,6 +139,7 @@ class E4E(Inverting):
         shown = []
         for pool, codes in zip(self.pools, (real, fake), strict=True):
             everyone, mine = self.gather(codes)  # in the order of the stream
+            assert isinstance(pool, CodePool)
             shown.append(pool.query(everyone, rng)[mine])
         return shown[0], shown[1]
 

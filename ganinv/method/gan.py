@@ -15,7 +15,6 @@ augmentation; R1 is always computed in float32. One kimg is a thousand real imag
 from __future__ import annotations
 
 import copy
-
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from ganinv.core.image import to_uint8
 from ganinv.core.interface import Batch
 from ganinv.core.latent import repeat_w
 from ganinv.generator.importer.bundle import save_bundle
+from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.loss.adversarial import logistic, non_saturating, r1_penalty
 from ganinv.method.base import Method, OptimizerFactory
 
@@ -59,10 +59,14 @@ class GAN(Method):
         max_nonfinite: see there.
     """
 
+    G: StyleGAN2Generator
+    D: nn.Module
+    G_ema: StyleGAN2Generator
+
     def __init__(
         self,
         *,
-        generator: nn.Module,
+        generator: StyleGAN2Generator,
         discriminator: nn.Module,
         optimizer: OptimizerFactory,
         r1_gamma: float,
@@ -138,8 +142,8 @@ class GAN(Method):
         """G_ema <- beta G_ema + (1 - beta) G, with beta = 0.5^(batch / half-life in images)."""
         half_life = min(self.ema_kimg * 1000, self.images_seen * self.ema_rampup)
         beta = 0.5 ** (batch_size / max(half_life, 1e-8))
-        ours, theirs = list(self.G_ema.parameters()), list(self.G.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - beta)
+        ours: list[Tensor] = list(self.G_ema.parameters())
+        torch._foreach_lerp_(ours, list(self.G.parameters()), 1 - beta)
         for mine, new in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             mine.copy_(new)
 

@@ -1,7 +1,7 @@
 """What every method that trains an encoder against a frozen generator shares.
 
-    x      [B,3,H,W]  target image in [-1,1]          s  the encoder's input, x itself or a paired image
-    wp     [B,L,D]    codes: w_avg + E(s), or E(s)    x_hat  G(wp), averaged down to H x W px
+x      [B,3,H,W]  target image in [-1,1]          s  the encoder's input, x itself or a paired image
+wp     [B,L,D]    codes: w_avg + E(s), or E(s)    x_hat  G(wp), averaged down to H x W px
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Inverting(Method):
     def decode(self, wp: Tensor, size: torch.Size, noise: Noise, seeds: list[int] | None) -> Tensor:
         """wp [B,L,D] -> x_hat [B,3,*size], a larger image averaged down to `size` px."""
         x_hat = self.G.synthesis(wp, noise=noise, seeds=seeds)
-        return x_hat if x_hat.shape[-2:] == size else F.adaptive_avg_pool2d(x_hat, tuple(size))
+        return (
+            x_hat if x_hat.shape[-2:] == size else F.adaptive_avg_pool2d(x_hat, (size[0], size[1]))
+        )
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ class Inverting(Method):
     def weighted(self, values: dict[str, Tensor]) -> Tensor:
         """Weighted sum of the image terms [B]: what the best checkpoint is chosen by. Adversarial
         and schedule-dependent terms are left out, so that it means the same all through a run."""
-        weights = {name: term.weight for name, term in self.terms.items() if term.on == "image"}
+        weights = self.terms.weights("image")
         return torch.stack([weights[n] * values[n].detach() for n in weights]).sum(0)
 
     def on_validation_epoch_end(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -49,7 +50,8 @@ def open_run(cfg: DictConfig) -> Run:
         folder = folder or newest_unfinished(Path(cfg.runs), cfg.name)
         last = None if folder is None else folder / "checkpoints" / "last.ckpt"
         resume = last if last is not None and last.is_file() else None
-        _say("resume=auto: " + (f"continuing {folder}" if resume else "nothing to resume; a new run"))
+        found = f"continuing {folder}" if resume else "nothing to resume, so this is a new run"
+        _say(f"resume=auto: {found}")
     elif resume is not None:
         resume = Path(resume)
         if not resume.is_file():
@@ -106,8 +108,8 @@ def _new_folder(runs: Path, name: str) -> Path:
     if external:
         return runs / f"{shared}-{name}"
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    job = HydraConfig.get().job
-    suffix = f"-{job.num}" if HydraConfig.get().mode.name == "MULTIRUN" else ""
+    hydra = HydraConfig.get()
+    suffix = f"-{hydra.job.num}" if hydra.mode == RunMode.MULTIRUN else ""
     return runs / f"{stamp}-{name}{suffix}"
 
 

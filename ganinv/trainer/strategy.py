@@ -2,9 +2,10 @@
 
 Every rank holds the whole method. A player's gradients are averaged over ranks at the end of its
 `descend`, in flat buckets, as NVIDIA's StyleGAN trainers do. Unlike DistributedDataParallel, which
-wraps the module and hooks every backward pass, this needs no search for unused parameters: heads that
-a progressive schedule has not opened, players that wait, gradient penalties with a double backward
-and gradient accumulation are all the same case, and a player's step sends that player's bytes only.
+wraps the module and hooks every backward pass, this needs no search for unused parameters: heads
+that a progressive schedule has not opened, players that wait, gradient penalties with a double
+backward and gradient accumulation are all the same case, and a player's step sends that player's
+bytes only.
 
 A parameter without a gradient on this rank must have none on any rank; that holds because the graph
 of a step is a function of the clock, which all ranks share.
@@ -39,7 +40,8 @@ def average(tensors: list[Tensor]) -> None:
 
 
 class Replicas(DDPStrategy):
-    """Lightning's process launching and collectives, with gradients averaged by `Method.descend`."""
+    """Lightning's process launching and collectives, with gradients averaged by
+    `Method.descend`."""
 
     def configure_ddp(self) -> None:
         """Start every rank from rank 0's weights; the module itself stays unwrapped."""

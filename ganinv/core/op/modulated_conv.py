@@ -6,10 +6,12 @@ fused:    the style is folded into one kernel per image and all images run as gr
           convolution. Its backward pass needs the gradient of that kernel, even when W is frozen,
           because the gradient of the style flows through it.
 un-fused: scale the input, convolve with the shared W, scale the output. With W frozen no
-          weight-gradient convolution is computed at all; ONNX can express it with a free batch size.
+          weight-gradient convolution is computed at all; ONNX can express it with a free batch
+          size.
 
 Symbols: x [B,Ci,H,W], W [Co,Ci,k,k], s [B,Ci], d [B,Co].
-Source: Karras et al., arXiv 1912.04958, eq. 1-3; half-precision scaling: arXiv 2006.06676, app. D.1.
+Source: Karras et al., arXiv 1912.04958, eq. 1-3; half-precision scaling: arXiv 2006.06676, app.
+D.1.
 """
 
 from __future__ import annotations

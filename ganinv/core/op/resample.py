@@ -1,4 +1,5 @@
-"""FIR up- and downsampling, alone and joined to a convolution, as StyleGAN2 pads and scales them."""
+"""FIR up- and downsampling, alone and joined to a convolution, as StyleGAN2 pads and scales
+them."""
 
 from __future__ import annotations
 

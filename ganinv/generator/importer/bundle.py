@@ -1,9 +1,9 @@
 """ganinv's own generator file: one `.safetensors` that says what it is.
 
 Metadata (JSON): `format` "ganinv-generator", `kind` (a class named in KINDS), `architecture` (the
-constructor's arguments), `recipe` (how it was trained). Tensors: `G.<key>` of the generator and, where
-the discriminator travels along, `D.<key>` with `discriminator` (its constructor's arguments).
-float16 on disk, float32 in memory.
+constructor's arguments), `recipe` (how it was trained). Tensors: `G.<key>` of the generator and,
+where the discriminator travels along, `D.<key>` with `discriminator` (its constructor's
+arguments). float16 on disk, float32 in memory.
 """
 
 from __future__ import annotations

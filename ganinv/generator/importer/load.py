@@ -1,4 +1,5 @@
-"""`generator.weights=FILE`: what kind of file it is, read from its content, and the generator in it."""
+"""`generator.weights=FILE`: what kind of file it is, read from its content, and the generator in
+it."""
 
 from __future__ import annotations
 

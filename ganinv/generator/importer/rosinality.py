@@ -1,11 +1,12 @@
 """rosinality's StyleGAN2 layout, the `.pt` that pSp, e4e and ReStyle embed: a table of names.
 
-    file:  {"g_ema": state dict, "latent_avg": [D]}, or a training file with g, d, g_ema and no average
+    file:  {"g_ema": state dict, "latent_avg": [D]}, or a training file: g, d, g_ema, no average
     names: ours (NVIDIA's) <-> theirs; all weights equal, only leading dimensions of one are added.
            Neither layout needs its up-convolutions flipped: both store them as PyTorch's transposed
            convolution reads them.
 
-FIR kernels are constants of the architecture (theirs hold the gain of the upsampling): made, not read.
+FIR kernels are constants of the architecture (theirs hold the gain of the upsampling): made, not
+read.
 """
 
 from __future__ import annotations
@@ -125,8 +126,10 @@ def export_state(generator: StyleGAN2Generator) -> dict[str, Tensor]:
         WeightsError: a conditional generator, which the layout cannot hold.
     """
     if generator.architecture["c_dim"]:
-        raise WeightsError("a conditional generator; expected an unconditional one: the rosinality "
-                           "layout has no labels")
+        raise WeightsError(
+            "a conditional generator; expected an unconditional one: the rosinality "
+            "layout has no labels"
+        )
     state: dict[str, Tensor] = {}
     ours = generator.state_dict()
     for key, (theirs, lead) in names(
