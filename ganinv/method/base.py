@@ -142,6 +142,11 @@ class Method(pl.LightningModule):
         elif self.trainer.world_size > 1:
             raise AssertionError("several processes without ganinv.trainer.strategy.Replicas")
 
+    def reduce_mean(self, tensors: list[Tensor]) -> None:
+        """Average statistics over ranks, in place, so that no rank drifts from the others."""
+        if self.trainer.world_size > 1:
+            self.trainer.strategy.reduce_mean(tensors)  # type: ignore[attr-defined]
+
     def gather(self, mine: Tensor) -> tuple[Tensor, slice]:
         """The rows of all ranks in the order of the stream, and where this rank's are among them.
 

@@ -94,26 +94,24 @@ class GAN(Method):
         position = batch["position"]
         x = x.to(memory_format=torch.channels_last)
         with self.play("G"):
-            z = self.randn("z_G", position, self.G.z_dim)  # [B,Z]
-            self.descend("G", map(self.loss_G, self.chunks(z)))
+            self.descend("G", map(self.loss_G, self.chunks(position)))
         with self.play("D"):
-            z = self.randn("z_D", position, self.G.z_dim)
-            self.descend("D", (self.loss_D(x_i, z_i) for x_i, z_i in self.chunks(x, z)))
+            self.descend("D", (self.loss_D(*chunk) for chunk in self.chunks(x, position)))
             batch_size = self.global_batch(len(x))
             if (self.images_seen // batch_size) % self.reg_interval == 0:
                 self.descend("D", map(self.loss_R1, self.chunks(x)))
         self.average(batch_size)
 
-    def loss_G(self, z: Tensor) -> Tensor:
+    def loss_G(self, position: Tensor) -> Tensor:
         """mean softplus(-D(G(z)))."""
-        loss = non_saturating(self.D(self.fake(z, track=True))).mean()
+        loss = non_saturating(self.D(self.fake("G", position))).mean()
         self.watch("G/adversarial", loss)
         return loss
 
-    def loss_D(self, x: Tensor, z: Tensor) -> Tensor:
+    def loss_D(self, x: Tensor, position: Tensor) -> Tensor:
         """mean softplus(D(G(z))) + mean softplus(-D(x))."""
         with torch.no_grad():
-            x_hat = self.fake(z)
+            x_hat = self.fake("D", position)
         fake, real = self.D(x_hat), self.D(x)
         self.watch("D/score_fake", fake)
         self.watch("D/score_real", real)
@@ -129,17 +127,20 @@ class GAN(Method):
         self.watch("D/r1", penalty)
         return penalty.mean() * (self.r1_gamma / 2 * self.reg_interval)
 
-    def fake(self, z: Tensor, track: bool = False) -> Tensor:
-        """z [B,Z] -> x_hat [B,3,R,R] with fresh noise; `track` moves w_avg towards the mean w."""
-        w = self.G.mapping(z)
-        if track:
-            with torch.no_grad():
-                self.G.w_avg.lerp_(w.mean(0), 1 - self.w_avg_beta)
-        return self.G.synthesis(repeat_w(w, self.G.num_ws), noise="random")
+    def fake(self, purpose: str, position: Tensor) -> Tensor:
+        """x_hat [B,3,R,R] of fresh z [B,Z] and noise, a pair for each place in the stream."""
+        w = self.G.mapping(self.randn(f"z_{purpose}", position, self.G.z_dim))  # [B,D]
+        if purpose == "G":
+            self.w_mean = w.detach().mean(0)
+        wp = repeat_w(w, self.G.num_ws)
+        return self.G.synthesis(wp, noise="random", seeds=self.seeds(f"n_{purpose}", position))
 
     @torch.no_grad()
     def average(self, batch_size: int) -> None:
-        """G_ema <- beta G_ema + (1 - beta) G, with beta = 0.5^(batch / half-life in images)."""
+        """G_ema <- beta G_ema + (1 - beta) G, with beta = 0.5^(batch / half-life in images);
+        w_avg moves towards the mean w of the step."""
+        self.reduce_mean([self.w_mean])
+        self.G.w_avg.lerp_(self.w_mean, 1 - self.w_avg_beta)
         half_life = min(self.ema_kimg * 1000, self.images_seen * self.ema_rampup)
         beta = 0.5 ** (batch_size / max(half_life, 1e-8))
         ours: list[Tensor] = list(self.G_ema.parameters())

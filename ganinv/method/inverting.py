@@ -1,6 +1,6 @@
 """What every method that trains an encoder against a frozen generator shares.
 
-x      [B,3,H,W]  target image in [-1,1]          s  the encoder's input, x itself or a paired image
+x      [B,3,H,W]  target image in [-1,1]          s  E's input: x itself or a paired image
 wp     [B,L,D]    codes: w_avg + E(s), or E(s)    x_hat  G(wp), averaged down to H x W px
 """
 

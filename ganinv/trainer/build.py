@@ -14,7 +14,9 @@ from pytorch_lightning.loggers import Logger
 
 from ganinv import __version__
 from ganinv.core.errors import ConfigError, explain
+from ganinv.loss.term import Terms
 from ganinv.method.base import Method
+from ganinv.trainer.batch_norm import SyncBatchNorm
 from ganinv.trainer.callbacks import Clock, Saver, Telemetry
 from ganinv.trainer.checkpoint import AtomicCheckpointIO
 from ganinv.trainer.progress import Progress
@@ -31,6 +33,7 @@ def build_trainer(
     num_nodes: int,
     precision: str,
     accumulate: int,
+    sync_batchnorm: bool,
     max_kimg: float,
     log_every_images: int,
     val_every_kimg: float,
@@ -51,6 +54,7 @@ def build_trainer(
         num_nodes: nodes.
         precision: Lightning's precision name, e.g. bf16-mixed.
         accumulate: chunks a batch is cut into.
+        sync_batchnorm: batch normalisation over the images of all ranks.
         max_kimg: length of the run in thousands of images.
         log_every_images: images between two log entries.
         val_every_kimg: thousands of images between two validations.
@@ -74,6 +78,18 @@ def build_trainer(
     several = num_nodes > 1 or devices not in (1, "1")
     if several:
         strategy = Replicas(timeout=timedelta(minutes=timeout_minutes))
+    callbacks: list[pl.Callback] = [
+        Clock(max_images=round(max_kimg * 1000), val_every=round(val_every_kimg * 1000)),
+        Telemetry(run_dir=run_dir, every=log_every_images),
+        Saver(
+            folder=run_dir / "checkpoints",
+            every=round(save_every_kimg * 1000),
+            keep_best=keep_best,
+        ),
+        Progress(max_images=round(max_kimg * 1000)),
+    ]
+    if sync_batchnorm:
+        callbacks.append(SyncBatchNorm())
     return pl.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -81,16 +97,7 @@ def build_trainer(
         strategy=strategy,
         precision=precision,  # type: ignore[arg-type]
         logger=loggers,
-        callbacks=[
-            Clock(max_images=round(max_kimg * 1000), val_every=round(val_every_kimg * 1000)),
-            Telemetry(run_dir=run_dir, every=log_every_images),
-            Saver(
-                folder=run_dir / "checkpoints",
-                every=round(save_every_kimg * 1000),
-                keep_best=keep_best,
-            ),
-            Progress(max_images=round(max_kimg * 1000)),
-        ],
+        callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,
         max_epochs=-1,
@@ -112,9 +119,7 @@ def build_method(cfg: DictConfig, generator: torch.nn.Module) -> Method:
         make = instantiate(cfg.encoder, _partial_=True, _convert_="all")
         parts["encoder"] = make(num_ws=generator.num_ws, w_dim=generator.w_dim)
     if "loss" in cfg:
-        from ganinv.loss.term import Terms
-
-        parts["loss"] = Terms({name: instantiate(term) for name, term in cfg.loss.items()})
+        parts["loss"] = Terms(instantiate(cfg.loss, _convert_="all"))
     if "discriminator" in cfg:
         parts["discriminator"] = instantiate(cfg.discriminator, _convert_="all")
     method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(**parts)
