@@ -36,7 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, 1 for an error of the user's, 130 for Ctrl-C."""
-    args = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = build_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
     try:
         return int(args.run(args))
     except (ConfigError, DataError, WeightsError, WeightsMissing) as error:

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +182,7 @@ def _plans(
     }
     origin = {
         "source": str(args.source),
-        "command": shlex.join(["ganinv", *sys.argv[1:]]),
+        "command": shlex.join(["ganinv", *args.arguments]),
         "seed": args.seed,
     }
     plans = {}

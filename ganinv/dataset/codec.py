@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 Extension = Literal["png", "jpg", "webp"]
@@ -52,9 +52,15 @@ def decode(data: bytes, extension: Extension) -> Tensor:
     if extension == "jpg":
         pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
     else:
-        file = io.BytesIO(data)
-        pixels = np.array(Image.open(file, formats=[extension.upper()]).convert("RGB"))
+        pixels = np.array(_open(data, (extension.upper(),)).convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError:  # whose own words name an object in memory
+        raise ValueError(f"not a {' or '.join(formats)} file") from None
 
 
 def load(data: bytes) -> Image.Image:
@@ -63,7 +69,7 @@ def load(data: bytes) -> Image.Image:
     Raises:
         ValueError, OSError: not an image of a known format, damaged, or of more than 8 or 16 bits.
     """
-    file = Image.open(io.BytesIO(data), formats=SOURCE_FORMATS)
+    file = _open(data, SOURCE_FORMATS)
     file.load()
     image: Image.Image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I"):  # 16 bit grey; PIL's own conversion would clip it at 255

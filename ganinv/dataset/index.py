@@ -190,7 +190,7 @@ class Reader:
             member, data = self._member(sample, 0)
             name = f"{name} ({member})"
             pixels = decode(data, self.index.extension)
-        except (ValueError, OSError, SyntaxError, tarfile.TarError) as error:
+        except (ValueError, OSError, SyntaxError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadSample(f"{name}: {reason}") from error
         if tuple(pixels.shape[1:]) != self.index.size:
@@ -205,7 +205,7 @@ class Reader:
         """
         try:
             found: dict[str, Any] = json.loads(self._member(sample, 2)[1])
-        except (ValueError, OSError, tarfile.TarError) as error:
+        except (ValueError, OSError) as error:
             raise BadSample(f"{self.index.name_of(sample)}, json: {error}") from error
         return found
 
@@ -215,9 +215,12 @@ class Reader:
         data = os.pread(self._file(self.index.shard_of(sample)), HEADER + size, offset - HEADER)
         if len(data) != HEADER + size:
             raise ValueError(f"the tar ends before it ({len(data)} of {HEADER + size} bytes)")
-        header = tarfile.TarInfo.frombuf(data[:HEADER], "utf-8", "strict")
+        try:
+            header = tarfile.TarInfo.frombuf(data[:HEADER], "utf-8", "strict")
+        except tarfile.TarError as error:
+            raise ValueError(f"the tar has something else at its place ({error})") from error
         if header.size != size:
-            raise ValueError("the tar has another member at its place")
+            raise ValueError(f"the tar has something else at its place ({header.name})")
         return header.name, data[HEADER:]
 
     def _file(self, shard: int) -> int:

@@ -145,7 +145,7 @@ class Loader(DataLoader[Any]):
         self.folder = dataset.reader.index.folder
         self.epoch_size = len(dataset.reader.index)
         self.samples, self.max_bad_share = samples, max_bad_share
-        self.bad: dict[str, int] = {}  # reason -> epoch in which it was last met
+        self.bad: dict[str, tuple[int, str]] = {}  # sample -> epoch when last met, and reason
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches; one whose every image is unreadable is left out.
@@ -170,10 +170,11 @@ class Loader(DataLoader[Any]):
         position = int(batch["position"][0]) if batch["key"] else 0
         epoch = position // self.epoch_size
         for reason in batch["skipped"]:
-            if reason not in self.bad:
+            name = reason.split(":", 1)[0]
+            if name not in self.bad:
                 log.warning("skipped an unreadable image in %s/%s", self.folder, reason)
-            self.bad[reason] = epoch
-        now = [reason for reason, last in self.bad.items() if last == epoch]
+            self.bad[name] = epoch, reason
+        now = [reason for last, reason in self.bad.values() if last == epoch]
         if len(now) > self.max_bad_share * self.samples:
             more = f" and {len(now) - 5} more" if len(now) > 5 else ""
             raise DataError(

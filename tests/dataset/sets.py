@@ -1,4 +1,4 @@
-"""Small sets of shards for the tests: sample i is a flat image of grey i, so pixels name the sample."""
+"""Small sets of shards: sample i is a flat image of grey i, so that pixels name the sample."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Grey:
     def __call__(self, number: int) -> Iterator[Sample]:
         for place in range(self.counts[number]):
             i = sum(self.counts[:number]) + place
-            image = np.full((*SIZE, 3), i, dtype=np.uint8)
-            image[:, 0] = 255 - i  # the left column, to see a mirrored image
+            image = np.full((*SIZE, 3), i % 256, dtype=np.uint8)
+            image[:, 0] = 255 - i % 256  # the left column, to see a mirrored image
             data = encode(image, self.extension, 95)
             yield Sample(f"k{i:04d}", data, {"attributes": {"grey": i}})
 

@@ -156,10 +156,9 @@ def test_a_bad_image_is_replaced_named_and_counted(root: Path, caplog: Any) -> N
 def test_too_many_bad_images_stop_the_run_and_are_named(root: Path, workers: int) -> None:
     for sample in (3, 20, 30):
         spoil(data_of(root).open("train"), sample)
-    words = r"3 unreadable images among 34 of .*k0020.*at most a share of dataset\.max_bad_share"
     with pytest.raises(DataError) as caught:
         trained(data_of(root, num_workers=workers, max_bad_share=2 / 34), 0, 20)
-    assert "3 unreadable images among 34 of" in str(caught.value), words
+    assert "3 unreadable images among 34 of" in str(caught.value)
     for name in ("k0003", "k0020", "k0030", "dataset.max_bad_share=", "ganinv verify"):
         assert name in str(caught.value)
 
@@ -177,7 +176,7 @@ def test_a_tar_cut_in_half_is_not_silent(root: Path) -> None:
     found = trained(data_of(root, max_bad_share=0.5), 0, 9)
     skipped = [reason for batch in found for reason in batch.get("skipped", [])]
     assert skipped and all("000002.tar" in reason for reason in skipped)
-    assert "the tar ends before it" in skipped[-1] or "ends" in " ".join(skipped)
+    assert any("the tar ends before it" in reason for reason in skipped)
 
 
 def test_a_set_without_a_readable_image_stops(root: Path) -> None:
