@@ -1,8 +1,8 @@
 """Train an inversion encoder (or a generator): compose, build, fit.
 
-python train.py                                         the embedded domain, CPU, minutes
-python train.py method=e4e generator=stylegan2_ffhq1024 dataset=ffhq256 trainer=ddp
-python train.py --help                                  every group and key
+    python train.py                                         the embedded domain, CPU, minutes
+    python train.py method=e4e generator=stylegan2_ffhq1024 dataset=ffhq256 trainer=ddp
+    python train.py --help                                  every group and key
 """
 
 import sys

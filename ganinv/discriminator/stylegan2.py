@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganinv.core.op import Dense, bias_act, conv2d_resample, setup_filter
+from ganinv.core.op import Dense, bias_act, conv2d_resample, full, setup_filter
 from ganinv.core.op.bias_act import Activation
 
 
@@ -101,7 +101,7 @@ class DiscriminatorEpilogue(nn.Module):
         group = min(self.group_size, b)
         if b % group:
             raise ValueError(f"batch of {b}; expected a multiple of mbstd_group_size={group}")
-        y = x.float().reshape(group, -1, c, h, w)  # [g,B/g,C,4,4]
+        y = full(x).reshape(group, -1, c, h, w)  # [g,B/g,C,4,4]
         y = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))  # [B/g]
         y = y.reshape(-1, 1, 1, 1).repeat(group, 1, h, w)
         return torch.cat([x, y.to(x.dtype)], dim=1)
@@ -197,7 +197,7 @@ class LabelMapping(nn.Module):
 
     def forward(self, c: Tensor) -> Tensor:
         """One embedding a label."""
-        x = _normalize(self.embed(c.float()))
+        x = _normalize(self.embed(c))
         for i in range(self.num_layers):
             x = getattr(self, f"fc{i}")(x)
         return x

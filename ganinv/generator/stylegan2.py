@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ganinv.core.interface import Noise
 from ganinv.core.latent import num_ws
-from ganinv.core.op import Dense, bias_act, modulated_conv2d, setup_filter, upsample2d
+from ganinv.core.op import Dense, bias_act, full, modulated_conv2d, setup_filter, upsample2d
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -99,14 +99,14 @@ class MappingNetwork(nn.Module):
 
     def forward(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
         """z [B,Z], c [B,K] -> w [B,D]. A conditional network refuses to run without c."""
-        parts = [] if self.z_dim == 0 or z is None else [normalize(z.float())]
+        parts = [] if self.z_dim == 0 or z is None else [normalize(full(z))]
         if self.c_dim > 0:
             if c is None:
                 raise ValueError(
                     f"this generator is conditional (c_dim={self.c_dim}) and was given no label; "
                     f"expected c [B,{self.c_dim}], one-hot"
                 )
-            parts.append(normalize(self.embed(c.float())))
+            parts.append(normalize(self.embed(c)))
         x = torch.cat(parts, dim=1)
         for i in range(self.num_layers):
             x = getattr(self, f"fc{i}")(x)
@@ -158,7 +158,7 @@ class ToRGB(nn.Module):
         """The image is summed over resolutions, so it is returned in float32."""
         styles = self.affine(w) * self.gain
         x = modulated_conv2d(x, self.weight, styles, demodulate=False, fused=self.fused)
-        return bias_act(x.float(), self.bias, clamp=self.clamp)
+        return bias_act(full(x), self.bias, clamp=self.clamp)
 
 
 class SynthesisBlock(nn.Module):

@@ -93,6 +93,7 @@ class GAN(Method):
         """G, then D on reals x and new fakes, then (lazily) R1, then the average."""
         position = batch["position"]
         x = x.to(memory_format=torch.channels_last)
+        self.w_mean = torch.zeros_like(self.G.w_avg)
         with self.play("G"):
             self.descend("G", map(self.loss_G, self.chunks(position)))
         with self.play("D"):
@@ -131,7 +132,7 @@ class GAN(Method):
         """x_hat [B,3,R,R] of fresh z [B,Z] and noise, a pair for each place in the stream."""
         w = self.G.mapping(self.randn(f"z_{purpose}", position, self.G.z_dim))  # [B,D]
         if purpose == "G":
-            self.w_mean = w.detach().mean(0)
+            self.w_mean += w.detach().mean(0) / self.accumulate
         wp = repeat_w(w, self.G.num_ws)
         return self.G.synthesis(wp, noise="random", seeds=self.seeds(f"n_{purpose}", position))
 

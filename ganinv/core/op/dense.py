@@ -14,8 +14,13 @@ from torch import Tensor, nn
 from ganinv.core.op.bias_act import Activation, bias_act
 
 
+def full(x: Tensor) -> Tensor:
+    """x in float32, or in float64 if it is that: where half precision is not enough."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Dense(nn.Module):
-    """x [B,in] -> act(x @ (W * lr_mul / sqrt(in)) + b * lr_mul) [B,out], in float32 always.
+    """x [B,in] -> act(x @ (W * lr_mul / sqrt(in)) + b * lr_mul) [B,out], never in half precision.
 
     Args:
         in_features: width of x.
@@ -43,5 +48,5 @@ class Dense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,in] -> [B,out]."""
         with torch.autocast(x.device.type, enabled=False):
-            y = F.linear(x.float(), self.weight * self.weight_gain)
+            y = F.linear(full(x), self.weight * self.weight_gain)
             return bias_act(y, self.bias * self.bias_gain, self.act)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ganinv.core.op.dense import full
 from ganinv.core.op.resample import conv2d_resample
 
 
@@ -47,7 +48,7 @@ def modulated_conv2d(
         [B,Co,H*up,W*up].
     """
     with torch.autocast(x.device.type, enabled=False):  # d is a sum over Ci*k*k squares
-        weight, styles = weight.float(), styles.float()
+        weight, styles = full(weight), full(styles)
         if demodulate:
             if x.dtype == torch.float16:
                 # W and s may be scaled freely, d undoes it. Scaled like this, no sum over Ci*k*k

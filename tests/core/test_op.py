@@ -1,0 +1,121 @@
+"""The operators: against definitions written out, and against each other."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ganinv.core.op import bias_act, conv2d_resample, modulated_conv2d, setup_filter, upfirdn2d
+
+
+def upfirdn2d_by_definition(x, f, up, down, padding, gain):
+    """Insert zeros, pad or crop, convolve pixel by pixel, drop pixels."""
+    left, right, top, bottom = padding
+    b, c, h, w = x.shape
+    big = np.zeros((b, c, h * up, w * up))
+    big[:, :, ::up, ::up] = x
+    big = np.pad(
+        big, ((0, 0), (0, 0), (max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)))
+    )
+    big = big[:, :, max(-top, 0) : big.shape[2] - max(-bottom, 0)]
+    big = big[:, :, :, max(-left, 0) : big.shape[3] - max(-right, 0)]
+    fh, fw = f.shape
+    flipped = f[::-1, ::-1] * gain
+    rows, columns = big.shape[2] - fh + 1, big.shape[3] - fw + 1
+    out = np.empty((b, c, rows, columns))
+    for i in range(rows):
+        for j in range(columns):
+            out[:, :, i, j] = (big[:, :, i : i + fh, j : j + fw] * flipped).sum((2, 3))
+    return out[:, :, ::down, ::down]
+
+
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("down", [1, 2])
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (2, 1, 2, 1), (1, 3, 0, 2), (-1, 2, 1, -1)])
+def test_upfirdn2d_is_its_definition(up, down, padding):
+    rng = np.random.default_rng(0)
+    x, f = rng.standard_normal((2, 3, 7, 6)), rng.standard_normal((4, 3))  # asymmetric
+    ours = upfirdn2d(torch.tensor(x), torch.tensor(f), up, down, padding, gain=1.7)
+    np.testing.assert_allclose(
+        ours, upfirdn2d_by_definition(x, f, up, down, padding, 1.7), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(("up", "down"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize("k", [1, 3])
+def test_conv2d_resample_is_filter_and_convolution(up, down, k):
+    """Up: zero insertion, convolution with the flipped kernel, FIR. Down: FIR, stride."""
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    weight = torch.randn(5, 3, k, k, dtype=torch.float64)
+    f = setup_filter().double()
+    ours = conv2d_resample(x, weight, f, up=up, down=down)
+    if up == 2 and k == 3:
+        zeros = torch.zeros(2, 3, 16, 16, dtype=torch.float64)
+        zeros[:, :, ::2, ::2] = x
+        wide = torch.nn.functional.pad(zeros, (2, 1, 2, 1))
+        mid = torch.nn.functional.conv2d(wide, weight.flip((2, 3)))
+        expected = upfirdn2d(mid, f, padding=(1, 1, 1, 1), gain=4.0)
+    elif up == 2:
+        mid = torch.nn.functional.conv2d(x, weight)
+        expected = upfirdn2d(mid, f, up=2, padding=(2, 1, 2, 1), gain=4.0)
+    else:
+        pad = k // 2 + 1
+        smooth = upfirdn2d(x, f, padding=(pad, pad, pad, pad))
+        expected = torch.nn.functional.conv2d(smooth, weight, stride=2)
+    assert ours.shape == expected.shape
+    torch.testing.assert_close(ours, expected)
+
+
+def test_bias_act_by_hand():
+    x, bias = torch.tensor([[[[-1.0, 3.0]]]]), torch.tensor([0.5])
+    out = bias_act(x, bias, "lrelu", clamp=2.0)
+    root = 2**0.5  # (-0.5 -> -0.1, 3.5) * sqrt 2, the clamp at 2 * sqrt 2
+    torch.testing.assert_close(out, torch.tensor([[[[-0.1 * root, 2 * root]]]]))
+
+
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("demodulate", [True, False])
+def test_fused_and_unfused_agree_with_gradients(up, demodulate):
+    inputs = [
+        torch.randn(*shape, dtype=torch.float32, requires_grad=True)
+        for shape in ((3, 4, 6, 6), (5, 4, 3, 3), (3, 4))
+    ]
+    outputs = []
+    for fused in (True, False):
+        y = modulated_conv2d(*inputs, demodulate=demodulate, f=setup_filter(), up=up, fused=fused)
+        outputs.append((y, *torch.autograd.grad(y.square().sum(), inputs)))
+    for fused_value, value in zip(*outputs, strict=True):
+        torch.testing.assert_close(value, fused_value, rtol=2e-4, atol=2e-4)
+
+
+class WeightGradients(TorchDispatchMode):
+    """Counts convolution_backward calls that compute the gradient of a kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution_backward.default:
+            self.count += bool(args[10][1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("fused", "expected"), [(False, 0), (True, 1)])
+def test_a_frozen_unfused_convolution_computes_no_weight_gradient(fused, expected):
+    x, styles = torch.randn(2, 4, 8, 8, requires_grad=True), torch.randn(2, 4, requires_grad=True)
+    y = modulated_conv2d(x, torch.randn(5, 4, 3, 3), styles, fused=fused)
+    with WeightGradients() as counted:
+        y.sum().backward()
+    assert styles.grad is not None
+    assert counted.count == expected
+
+
+def test_half_precision_survives_large_styles():
+    """Products of 512 x 9 large terms overflow float16 unless they are scaled beforehand."""
+    x, weight = 200 * torch.randn(2, 512, 8, 8), torch.randn(16, 512, 3, 3)
+    styles = 100 * torch.randn(2, 512)
+    exact = modulated_conv2d(x, weight, styles)
+    half = modulated_conv2d(x.half(), weight, styles)
+    assert half.isfinite().all()
+    assert (half.float() - exact).norm() / exact.norm() < 5e-3

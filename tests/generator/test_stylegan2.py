@@ -1,0 +1,139 @@
+"""StyleGAN2 against the reference's numbers, its gradient, and its refusals."""
+
+import pytest
+import torch
+
+from ganinv.core.latent import repeat_w, truncate
+from ganinv.generator.stylegan2 import StyleGAN2Generator
+from tests.core.test_op import WeightGradients
+from tests.golden_tools import case
+
+TINY = {
+    "z_dim": 8,
+    "c_dim": 0,
+    "w_dim": 8,
+    "resolution": 16,
+    "img_channels": 3,
+    "mapping_layers": 2,
+    "channel_base": 128,
+    "channel_max": 8,
+    "conv_clamp": None,
+}
+
+
+def golden(name):
+    found = case(name)
+    ctor, synthesis = found.ctor, found.ctor["synthesis_kwargs"]
+    generator = StyleGAN2Generator(
+        z_dim=ctor["z_dim"],
+        c_dim=ctor["c_dim"],
+        w_dim=ctor["w_dim"],
+        resolution=ctor["img_resolution"],
+        img_channels=3,
+        mapping_layers=ctor["mapping_kwargs"]["num_layers"],
+        channel_base=synthesis["channel_base"],
+        channel_max=synthesis["channel_max"],
+        conv_clamp=synthesis["conv_clamp"],
+    )
+    state = found.state(generator.state_dict())
+    assert set(state) == set(found.spec["state"]) == set(generator.state_dict())
+    generator.load_state_dict(state)
+    label = torch.eye(5)[[1, 3]] if ctor["c_dim"] else None
+    return found, generator, label
+
+
+@pytest.fixture
+def tiny():
+    torch.manual_seed(0)
+    generator = StyleGAN2Generator(**TINY)
+    for name, value in generator.named_parameters():
+        if name.endswith("noise_strength"):
+            value.data.fill_(0.3)
+    return generator.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("c", [0, 5])
+def test_golden(c, fused):
+    found, generator, label = golden(f"stylegan2_ada_generator_64_c{c}")
+    generator.set_fused(fused)
+    w, wp = generator.mapping(found.input("z"), label), found.input("w_plus")
+    assert found.error("w", repeat_w(w, generator.num_ws)) < 1e-5
+    half = truncate(w, generator.w_avg, 0.5)
+    assert found.error("w_truncated", repeat_w(half, generator.num_ws)) < 1e-5
+    assert found.error("image", generator.synthesis(wp)) < 1e-5
+    assert found.error("image_nonoise", generator.synthesis(wp, noise="none")) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.03), (torch.float16, 0.005)])
+def test_low_precision_stays_close(dtype, limit):
+    found, generator, _ = golden("stylegan2_ada_generator_64_c0")
+    with torch.autocast("cpu", dtype):
+        image = generator.synthesis(found.input("w_plus"))
+    assert found.error("image", image) < limit
+
+
+def test_gradient_of_the_latent_is_the_finite_difference(tiny):
+    tiny = tiny.double()
+    wp = torch.randn(1, tiny.num_ws, 8, dtype=torch.float64, requires_grad=True)
+    direction = torch.randn_like(wp)
+    pixels = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+
+    def score(code):
+        return (tiny.synthesis(code) * pixels).sum()
+
+    score(wp).backward()
+    step = 1e-5
+    with torch.no_grad():
+        difference = (score(wp + step * direction) - score(wp - step * direction)) / (2 * step)
+    torch.testing.assert_close((wp.grad * direction).sum(), difference, rtol=1e-6, atol=1e-8)
+
+
+def test_a_frozen_generator_computes_no_weight_gradient(tiny):
+    wp = torch.randn(2, tiny.num_ws, 8, requires_grad=True)
+    image = tiny.synthesis(wp)
+    with WeightGradients() as counted:
+        image.sum().backward()
+    assert wp.grad.abs().sum() > 0
+    assert counted.count == 0
+
+
+def test_noise_modes(tiny):
+    wp = torch.randn(3, tiny.num_ws, 8)
+    const = tiny.synthesis(wp)
+    assert torch.equal(const, tiny.synthesis(wp, noise="const"))
+    assert not torch.allclose(const, tiny.synthesis(wp, noise="none"))
+    seeded = tiny.synthesis(wp, noise="random", seeds=[1, 2, 3])
+    assert torch.equal(seeded, tiny.synthesis(wp, noise="random", seeds=[1, 2, 3]))
+    alone = tiny.synthesis(wp[1:2], noise="random", seeds=[2])
+    torch.testing.assert_close(alone[0], seeded[1])  # an image's noise ignores its neighbours
+    with pytest.raises(ValueError, match="expected 'const', 'none' or 'random'"):
+        tiny.synthesis(wp, noise="some")
+
+
+def test_a_feature_taken_from_a_pass_gives_the_image_back(tiny):
+    """f replaces conv0's output of its block; what is dropped is the coarser blocks' RGB."""
+    wp = torch.randn(2, tiny.num_ws, 8)
+    taken = {}
+    hooks = [
+        tiny.synthesis.b8.conv0.register_forward_hook(lambda m, i, o: taken.update(f=o)),
+        tiny.synthesis.b4.torgb.register_forward_hook(lambda m, i, o: torch.zeros_like(o)),
+    ]
+    without_coarse_rgb = tiny.synthesis(wp)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(tiny.synthesis(wp, f=taken["f"]), without_coarse_rgb)
+    other = torch.cat([torch.randn(2, 2, 8), wp[:, 2:]], dim=1)
+    assert torch.equal(tiny.synthesis(other, f=taken["f"]), tiny.synthesis(wp, f=taken["f"]))
+
+
+def test_refusals(tiny):
+    with pytest.raises(ValueError, match=r"wp of shape \(1, 5, 8\); expected \[B,6,8\]"):
+        tiny.synthesis(torch.zeros(1, 5, 8))
+    with pytest.raises(ValueError, match=r"f of shape .* expected \[B,\*\]"):
+        tiny.synthesis(torch.zeros(1, 6, 8), f=torch.zeros(1, 8, 7, 7))
+    conditional = StyleGAN2Generator(**{**TINY, "c_dim": 3})
+    with pytest.raises(ValueError, match="was given no label"):
+        conditional.mapping(torch.zeros(1, 8))
+    with pytest.raises(ValueError, match="expected a power of two"):
+        StyleGAN2Generator(**{**TINY, "resolution": 48})
