@@ -72,7 +72,7 @@ def write_shards(folder: Path, out: Path) -> float:
     items = [(name, Path(name).stem) for name, _ in source.items()]
     make = Resized(source, items, 1000, (256, 256), "crop", "jpg", 95)
     write_set(out, Plan(len(items), 1, make, (256, 256), "jpg", {}, {}), 1, "writing shards")
-    return read_index(out).raw["shards"][0]["bytes"] / len(items) / 1e3
+    return float(read_index(out).raw["shards"][0]["bytes"]) / len(items) / 1e3
 
 
 def our_rate(out: Path, batches: int, floats: bool) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,19 +61,17 @@ def add_parser(subparsers: Any) -> None:
         help="where the images go that are not held out, default train",
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses what is held out, default 0")
-    parser.add_argument(
-        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores"
-    )
+    parser.add_argument("--processes", type=int, metavar="N", help="default: all cores")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the sets."""
-    from ganinv.dataset.shard import write_set
-    from ganinv.dataset.source import open_source
-
     size = _size(args.size)
     _check(args)
+    from ganinv.dataset.shard import cores, write_set
+    from ganinv.dataset.source import open_source
+
     source = open_source(args.source)
     items = source.items()
     if not items:
@@ -91,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         folder = args.out / name
         there = (folder / "index.json").is_file()
         try:
-            index = write_set(folder, plan, args.processes, f"writing {name}")
+            index = write_set(folder, plan, args.processes or cores(), f"writing {name}")
         except KeyboardInterrupt:
             _say("\nstopped; finished shards are kept: run the same command again to go on")
             raise
@@ -121,11 +118,10 @@ def _check(args: argparse.Namespace) -> None:
     if not 1 <= args.quality <= 100:
         raise ConfigError(explain(f"--quality {args.quality}", "1 to 100", "e.g. --quality 95"))
     for name in ("shard_size", "processes"):
-        if getattr(args, name) < 1:
+        value = getattr(args, name)
+        if value is not None and value < 1:
             option = name.replace("_", "-")
-            raise ConfigError(
-                explain(f"--{option} {getattr(args, name)}", "at least 1", "raise it")
-            )
+            raise ConfigError(explain(f"--{option} {value}", "at least 1", "raise it"))
     for name in ("val", "test"):
         count = getattr(args, name)
         if count < 0 or (count and args.split == name):

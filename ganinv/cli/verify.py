@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from ganinv.core.errors import DataError, explain
 if TYPE_CHECKING:
     from ganinv.dataset.index import Index
 
-PARALLEL_FROM = 20_000  # images below which starting processes takes longer than it saves
+PARALLEL_FROM = 2_000  # images below which starting processes takes longer than it saves
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,20 +26,19 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("folder", type=Path, help="a set (with index.json), or a folder of sets")
     parser.add_argument("--no-decode", action="store_true", help="sizes and sha256 only")
-    parser.add_argument(
-        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores"
-    )
+    parser.add_argument("--processes", type=int, metavar="N", help="default: all cores")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check the sets; print every fault."""
     from ganinv.dataset.index import read_index
+    from ganinv.dataset.shard import cores
 
     faulty = 0
     for folder in _sets(args.folder):
         index = read_index(folder)
-        faults = _faults(index, not args.no_decode, args.processes)
+        faults = _faults(index, not args.no_decode, args.processes or cores())
         for fault in faults:
             print(f"BAD  {fault}", flush=True)
         faulty += bool(faults)
@@ -74,6 +71,7 @@ def _faults(index: Index, decode: bool, processes: int) -> list[str]:
 
     from ganinv.core.io import sha256_file
     from ganinv.dataset.index import shard_faults
+    from ganinv.dataset.shard import process_context
 
     faults = []
     if sha256_file(index.folder / "offsets.npy") != index.raw["offsets_sha256"]:
@@ -86,8 +84,7 @@ def _faults(index: Index, decode: bool, processes: int) -> list[str]:
                 faults += check(shard)
                 bar.update(index.raw["shards"][shard]["samples"])
             return faults
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(shards)), context) as pool:
+        with ProcessPoolExecutor(min(processes, len(shards)), process_context()) as pool:
             for shard, found in zip(shards, pool.map(check, shards), strict=True):
                 faults += found
                 bar.update(index.raw["shards"][shard]["samples"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +17,7 @@ from ganinv.dataset import avatars
 from ganinv.dataset.codec import encode
 from ganinv.dataset.index import Index, check_files, read_index
 from ganinv.dataset.order import Order, Positions, share
-from ganinv.dataset.shard import Plan, Sample, write_set
+from ganinv.dataset.shard import Plan, Sample, cores, write_set
 from ganinv.dataset.stream import EvalSet, Loader, TrainSet
 
 SPLITS = ("train", "val", "test")
@@ -262,9 +261,11 @@ class AvatarData(ShardData):
         Raises:
             DataError: the cache cannot be written.
         """
-        for number, (split, count) in enumerate(self.counts.items()):
-            if (self.root / split / "index.json").is_file():
-                continue
+        splits = enumerate(self.counts.items())
+        missing = [x for x in splits if not (self.root / x[1][0] / "index.json").is_file()]
+        if missing:
+            print(f"Drawing the embedded domain, once, into {self.root}", flush=True)
+        for number, (split, count) in missing:
             try:
                 self._draw(split, count, number * self.SEEDS)
             except PermissionError as error:
@@ -296,5 +297,4 @@ class AvatarData(ShardData):
                 "seed": first_seed,
             },
         )
-        label = f"drawing {split} faces (once, kept in {self.root})"
-        write_set(self.root / split, plan, len(os.sched_getaffinity(0)), label)
+        write_set(self.root / split, plan, cores(), f"{split} faces")

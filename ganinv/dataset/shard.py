@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -84,11 +85,23 @@ class Counter(Protocol):
         ...
 
 
-PARALLEL_FROM = 1000  # images below which starting processes takes longer than it saves
+PARALLEL_FROM = 200  # images below which starting processes takes longer than it saves
 
 # In a writing process: its plan and the images that all of them have taken. Sent once, when it
 # starts: a plan may name millions of images.
 _work: tuple[Plan, Path, Counter] | None = None
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def process_context() -> Any:
+    """How helpers start: on Linux by a fork, as those of torch's DataLoader; they use no torch."""
+    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
 def write_set(folder: Path, plan: Plan, processes: int, label: str) -> Index:
@@ -165,15 +178,15 @@ def _write_shards(partial: Path, plan: Plan, processes: int, label: str) -> None
 def _in_parallel(
     missing: list[int], plan: Plan, partial: Path, processes: int, bar: tqdm[Any]
 ) -> None:
-    """Fresh processes: a fork would copy the threads' locks of torch and of the loggers."""
-    context = multiprocessing.get_context("spawn")
+    context = process_context()
     seen = context.Value("q", 0)
     pool = ProcessPoolExecutor(processes, context, _start, (plan, partial, seen))
+    done = bar.n
     try:
         pending = {pool.submit(_write_shard_here, number) for number in missing}
         while pending:
             finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-            bar.update(min(seen.value, bar.total) - bar.n)
+            bar.update(min(done + seen.value, bar.total) - bar.n)
             for future in finished:
                 future.result()
     except BrokenProcessPool as error:

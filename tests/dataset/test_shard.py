@@ -120,9 +120,9 @@ def test_failures_are_listed_and_an_empty_tar_is_left_out(tmp_path: Path) -> Non
 
 
 def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
-    make = Grey([800, 600], "png")
-    one = write_set(tmp_path / "one", plan_of(make, 1400, 2), 1, "test")
-    two = write_set(tmp_path / "two", plan_of(make, 1400, 2), 2, "test")
+    make = Grey([120, 90], "png")
+    one = write_set(tmp_path / "one", plan_of(make, 210, 2), 1, "test")
+    two = write_set(tmp_path / "two", plan_of(make, 210, 2), 2, "test")
     assert one.raw == two.raw
 
 
