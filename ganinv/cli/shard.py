@@ -97,9 +97,8 @@ def run(args: argparse.Namespace) -> int:
     if "train" in parts:
         edges = f"[{size[0]},{size[1]}]"
         out = shlex.quote(str(args.out))
-        _say(
-            f"Train:  python train.py dataset=shards dataset.root={out} dataset.image_size={edges}"
-        )
+        data = f"dataset=shards dataset.root={out} dataset.image_size={edges}"
+        _say(f"Train:  python train.py {data} generator=...")
     return 0
 
 

@@ -77,7 +77,12 @@ def read_index(folder: str | Path) -> Index:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise DataError(
-            explain(f"no folder {folder}", "a set of shards", "write one: ganinv shard --help")
+            explain(
+                f"no folder {folder}",
+                "a set of shards",
+                "write one: ganinv shard SOURCE --out OUT --size N --val 1000 --test 1000 "
+                "(ganinv shard --help)",
+            )
         )
     path = folder / "index.json"
     if not path.is_file():

@@ -20,8 +20,6 @@ from ganinv.dataset.order import Order, Positions, share
 from ganinv.dataset.shard import Plan, Sample, cores, write_set
 from ganinv.dataset.stream import EvalSet, Loader, TrainSet
 
-SPLITS = ("train", "val", "test")
-
 
 class ShardData(pl.LightningDataModule):
     """Images in `root/train`, `root/val` and `root/test`, each a set of shards with its index.
@@ -74,8 +72,8 @@ class ShardData(pl.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.hflip, self.window, self.max_bad_share = hflip, window, max_bad_share
 
-    def check(self, splits: Sequence[str] = SPLITS) -> None:
-        """Look at indexes and file sizes, before anything is trained.
+    def check(self, splits: Sequence[str] = ("train", "val")) -> None:
+        """Look at indexes and file sizes, before anything is read.
 
         Raises:
             DataError: a set is missing or incomplete, or its images have another size.
@@ -252,7 +250,7 @@ class AvatarData(ShardData):
         packages = [version(name) for name in ("dicebear-core", "dicebear-styles", "resvg-py")]
         return mix(avatars.VERSION, *packages) >> 31
 
-    def check(self, splits: Sequence[str] = SPLITS) -> None:
+    def check(self, splits: Sequence[str] = ("train", "val")) -> None:
         """Nothing to look at before `prepare_data`."""
 
     def prepare_data(self) -> None:

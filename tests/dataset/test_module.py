@@ -131,3 +131,6 @@ def test_the_data_are_checked_before_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"000001.tar: truncated: 1,000 bytes instead of"):
         data_of(tmp_path).check()
     data_of(tmp_path).check(["train", "test"])
+    (tmp_path / "test" / "index.json").unlink()
+    with pytest.raises(DataError, match=r"test has no index\.json"):
+        data_of(tmp_path).test_dataloader()
