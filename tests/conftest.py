@@ -1,0 +1,59 @@
+"""Every test: no network, no files of this machine's user, its own random numbers."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Caches in a temporary folder, also for processes that tests start; W&B never logs in."""
+    folder = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANINV_CACHE", str(folder / "ganinv"))
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_CACHE_DIR", str(folder / "wandb"))
+        patch.setenv("WANDB_CONFIG_DIR", str(folder / "wandb"))
+        patch.setenv("WANDB_DATA_DIR", str(folder / "wandb"))
+        for name in ("GANINV_WEIGHTS", "GANINV_DATA", "GANINV_RUN_DIR", "WANDB_API_KEY"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_randomness() -> Iterator[None]:
+    """Each test begins with the same random state, and leaves the one it found."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    random.setstate(before[0])
+    np.random.set_state(before[1])
+    torch.set_rng_state(before[2])
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections leave neither this machine nor, unseen, a test."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        host = "" if self.family == socket.AF_UNIX else str(address[0])
+        local = not host or host.startswith(("127.", "::1", "localhost"))
+        assert local, f"a test reached for the network: {address}"
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)

@@ -1,0 +1,171 @@
+"""conf/ mirrors ganinv/, key by key: no dead key, no default in two places, everything composes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from hydra.utils import get_object
+
+from tests.house.tree import CONF, FLOORS, assert_none, at, built, composed, groups, names
+
+ELSEWHERE = {"logger": "trainer"}  # group -> the room of its code, where the names differ
+OVERLAYS = {"experiment", "domain"}  # what changes together; they build nothing of their own
+THIRD_PARTY = {"optimizer": "torch.optim."}
+INJECTED = {  # group or nested room -> constructor arguments that only exist at run time
+    "encoder": {"num_ws", "w_dim"},
+    "discriminator": {"w_dim"},
+    "method": {"generator", "encoder", "discriminator", "loss", "optimizer"},
+    "optimizer": {"params"},
+    "trainer": {"run_dir", "loggers", "batch_size"},
+    "logger": {"run_dir", "hyperparameters"},
+}
+SPECIAL = {"_target_", "_partial_", "_convert_", "_recursive_"}
+FILES = [path for group in groups() if group.name not in OVERLAYS for path in group.glob("*.yaml")]
+
+
+def raw(path) -> dict[str, Any]:
+    """The file's own mapping over that of the same folder's files it builds on."""
+    own = yaml.safe_load(path.read_text()) or {}
+    merged: dict[str, Any] = {}
+    for entry in own.pop("defaults", []):
+        if isinstance(entry, str) and (path.parent / f"{entry}.yaml").is_file():
+            merged |= raw(path.parent / f"{entry}.yaml")
+    return merged | own
+
+
+def room_of(target: str) -> str:
+    return target.split(".")[1] if target.startswith("ganinv.") else ""
+
+
+def target_faults(group: str, path: tuple[str, ...], target: str) -> Iterator[str]:
+    """The outermost object belongs to the group's room, what is nested in it to a lower floor."""
+    room = ELSEWHERE.get(group, group)
+    outer = len(path) == (1 if group == "loss" else 0)
+    if target.startswith(tuple(THIRD_PARTY.values())):
+        if outer and not target.startswith(THIRD_PARTY.get(group, "-")):
+            yield f"{target} in group {group}"
+    elif room_of(target) not in FLOORS:
+        yield f"_target_ {target} is not of ganinv"
+    elif outer and room_of(target) != room:
+        yield f"_target_ {target} is not in ganinv.{room}: move the file or the code"
+    elif not outer and FLOORS[room_of(target)] > FLOORS[room]:
+        yield f"nested _target_ {target} lies above {room}"
+
+
+def key_faults(injected: set[str], node: dict[str, Any]) -> Iterator[str]:
+    """Keys and injected names are the constructor's parameters; no key has a second default."""
+    target, keys = node["_target_"], set(node) - SPECIAL
+    try:
+        parameters = inspect.signature(get_object(target)).parameters
+    except Exception as error:
+        yield f"_target_ {target} cannot be found: {error}"
+        return
+    for key in sorted(keys - set(parameters)):
+        yield f"{key}: not a parameter of {target}; delete it or spell it as there"
+    if not target.startswith("ganinv."):
+        return
+    for key in sorted(set(parameters) - keys - injected):
+        yield f"{key}: {target} wants it and the file does not give it"
+    for key in sorted(keys & injected):
+        yield f"{key}: injected at run time (INJECTED in this test), so not for yaml"
+    for key in sorted(keys & set(parameters)):
+        if parameters[key].default is not inspect.Parameter.empty:
+            yield f"{key}: {target} has a default too; keep the one in yaml"
+        if parameters[key].kind is not inspect.Parameter.KEYWORD_ONLY:
+            yield f"{key}: not keyword-only in {target}; put it behind `*`"
+
+
+def node_faults(group: str, path: tuple[str, ...], node: dict[str, Any]) -> Iterator[str]:
+    yield from target_faults(group, path, node["_target_"])
+    outer = len(path) == 0
+    yield from key_faults(INJECTED.get(group if outer else room_of(node["_target_"]), set()), node)
+
+
+def line_of(path, word: str) -> int:
+    """The first line on which a key stands."""
+    lines = path.read_text().splitlines()
+    return next((i for i, line in enumerate(lines, 1) if word in line.split("#")[0]), 1)
+
+
+def test_every_group_is_a_room() -> None:
+    known = set(FLOORS) | OVERLAYS | set(ELSEWHERE)
+    assert_none(
+        f"{at(group)}: no room of that name; groups are {sorted(known)}"
+        for group in groups()
+        if group.name not in known
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_file_gives_exactly_what_its_constructor_takes(path) -> None:
+    config, group = raw(path), path.parent.name
+    nodes = list(built(config))
+    top = list(config.values()) if group == "loss" else [config]
+    whole = [node for node in top if node is not None]
+    assert all("_target_" in node for node in whole), f"{at(path)}: a part has no _target_"
+    assert_none(
+        f"{at(path, line_of(path, fault.split(':')[0]))}: {'.'.join(keys)} {fault}"
+        for keys, node in nodes
+        for fault in node_faults(group, keys, node)
+    )
+
+
+RUNS = [("train", f"method={name}") for name in names("method")]
+RUNS += [("train", f"experiment={name}") for name in names("experiment")]
+RUNS += [("train", f"generator={name}") for name in names("domain")]
+RUNS += [("train", f"dataset={name}") for name in names("dataset")]
+RUNS += [("train", f"trainer={name}") for name in names("trainer")]
+RUNS += [
+    ("evaluate", f"{group.name}={name}")
+    for group in groups()
+    if group.name in ("inversion", "editing")
+    for name in names(group.name)
+]
+
+
+@pytest.mark.parametrize(("entry", "choice"), RUNS, ids=lambda value: value)
+def test_every_choice_composes_into_what_constructors_take(entry: str, choice: str) -> None:
+    config = composed(entry, [choice])
+    assert_none(
+        f"conf/{choice.replace('=', '/')}.yaml:1: composed, {keys[0]}.{'.'.join(keys[1:])} {fault}"
+        for keys, node in built(config)
+        if keys[0] in FLOORS or keys[0] in ELSEWHERE
+        for fault in node_faults(keys[0], keys[1:], node)
+    )
+
+
+@pytest.mark.parametrize("name", [n for group in OVERLAYS for n in names(group)])
+def test_an_overlay_builds_no_room_of_its_own(name: str) -> None:
+    for group in OVERLAYS:
+        path = CONF / group / f"{name}.yaml"
+        if path.is_file():
+            lines = path.read_text().splitlines()
+            assert "# @package _global_" in lines[:2], f"{at(path)}: begin with # @package _global_"
+            assert "_target_" not in yaml.safe_load(path.read_text()), f"{at(path)}: a _target_"
+
+
+class Example:
+    """What the next test's configs build."""
+
+    def __init__(self, *, num_ws: int, rate: float, depth: int = 3) -> None:
+        self.shape = num_ws, rate, depth
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"rate": 1, "depht": 1}, "depht: not a parameter"),
+        ({}, "rate: .* wants it"),
+        ({"rate": 1, "depth": 1}, "depth: .* default too"),
+        ({"rate": 1, "num_ws": 1}, "num_ws: injected"),
+    ],
+)
+def test_a_fault_is_seen(monkeypatch, keys, said) -> None:
+    monkeypatch.setattr("ganinv.Example", Example, raising=False)
+    faults = "\n".join(key_faults({"num_ws"}, {"_target_": "ganinv.Example", **keys}))
+    assert re.search(said, faults), faults
