@@ -1,13 +1,14 @@
 """Train an inversion encoder (or a generator): compose, build, fit.
 
-    python train.py                                         the embedded domain, CPU, minutes
-    python train.py method=e4e generator=stylegan2_ffhq1024 dataset=ffhq256 trainer=ddp
-    python train.py --help                                  every group and key
+python train.py                                         the embedded domain, CPU, minutes
+python train.py method=e4e generator=stylegan2_ffhq1024 dataset=ffhq256 trainer=ddp
+python train.py --help                                  every group and key
 """
 
 import sys
 
 import hydra
+import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -20,6 +21,7 @@ from ganinv.trainer.run import finish, open_run
 def train(cfg: DictConfig) -> None:
     """One run, from its config to its last checkpoint."""
     run = open_run(cfg)
+    pl.seed_everything(cfg.seed, verbose=False)
     generator = instantiate(cfg.generator)
     data = instantiate(cfg.dataset)
     check(generator, data)
