@@ -80,6 +80,21 @@ class DiscriminatorBlock(nn.Module):
         return self.skip(x) + self.conv1(self.conv0(x))
 
 
+def minibatch_std(x: Tensor, group_size: int) -> Tensor:
+    """Append one channel to x [B,C,h,w]: the mean standard deviation over groups of the batch.
+
+    The batch must divide into groups; a smaller batch is one group.
+    """
+    b, c, h, w = x.shape
+    group = min(group_size, b)
+    if b % group:
+        raise ValueError(f"batch of {b}; expected a multiple of mbstd_group_size={group}")
+    y = full(x).reshape(group, -1, c, h, w)  # [g,B/g,C,h,w]
+    y = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))  # [B/g]
+    y = y.reshape(-1, 1, 1, 1).repeat(group, 1, h, w)
+    return torch.cat([x, y.to(x.dtype)], dim=1)
+
+
 class DiscriminatorEpilogue(nn.Module):
     """[B,C,4,4] -> [B,out]: minibatch standard deviation, convolution, two dense layers."""
 
@@ -92,23 +107,9 @@ class DiscriminatorEpilogue(nn.Module):
         self.fc = Dense(channels * 16, channels, "lrelu")
         self.out = Dense(channels, out)
 
-    def minibatch_std(self, x: Tensor) -> Tensor:
-        """Append one channel: the mean standard deviation over groups of the batch.
-
-        The batch must divide into groups; a smaller batch is one group.
-        """
-        b, c, h, w = x.shape
-        group = min(self.group_size, b)
-        if b % group:
-            raise ValueError(f"batch of {b}; expected a multiple of mbstd_group_size={group}")
-        y = full(x).reshape(group, -1, c, h, w)  # [g,B/g,C,4,4]
-        y = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))  # [B/g]
-        y = y.reshape(-1, 1, 1, 1).repeat(group, 1, h, w)
-        return torch.cat([x, y.to(x.dtype)], dim=1)
-
     def forward(self, x: Tensor) -> Tensor:
         """Scores or, in a conditional network, an embedding."""
-        x = self.conv(self.minibatch_std(x))
+        x = self.conv(minibatch_std(x, self.group_size))
         return self.out(self.fc(x.flatten(1)))
 
 

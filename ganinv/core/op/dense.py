@@ -20,7 +20,8 @@ def full(x: Tensor) -> Tensor:
 
 
 class Dense(nn.Module):
-    """x [B,in] -> act(x @ (W * lr_mul / sqrt(in)) + b * lr_mul) [B,out], never in half precision.
+    """x [B,in] -> act(x @ (W * gain * lr_mul / sqrt(in)) + b * lr_mul) [B,out], never in half
+    precision.
 
     Args:
         in_features: width of x.
@@ -28,6 +29,7 @@ class Dense(nn.Module):
         act: "linear" or "lrelu".
         lr_mul: the layer's learning rate, as a factor of the optimizer's.
         bias_init: initial value of the effective bias.
+        gain: factor of the weight alone; StyleGAN (v1) has sqrt 2 here, not in its activation.
     """
 
     def __init__(
@@ -37,12 +39,13 @@ class Dense(nn.Module):
         act: Activation = "linear",
         lr_mul: float = 1.0,
         bias_init: float = 0.0,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.act: Activation = act
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mul)
         self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_mul))
-        self.weight_gain = lr_mul / math.sqrt(in_features)
+        self.weight_gain = gain * lr_mul / math.sqrt(in_features)
         self.bias_gain = lr_mul
 
     def forward(self, x: Tensor) -> Tensor:
