@@ -1,6 +1,6 @@
 """IDInvert's domain-guided encoders, the one published first and the one of the later code.
 
-Source: Zhu et al., "In-Domain GAN Inversion for Real Image Editing", arXiv 2004.00049, sec. 3.1.
+Source: Zhu et al., "In-Domain GAN Inversion for Real Image Editing", arXiv 2004.00049.
 
     x  [B,3,R,R] in [-1,1]     wp [B,L,D], absolute: no w_avg is added
 
