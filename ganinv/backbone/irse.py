@@ -159,12 +159,14 @@ def plan_of(trunk: str, input_size: tuple[int, int]) -> Plan:
     return plan
 
 
-def load_trunk(trunk: Trunk, path: str | None) -> str:
+def load_trunk(trunk: Trunk, path: str | None, rgb_first: bool = False) -> str:
     """Fill a trunk from an ArcFace file (its `output_layer` is left aside); returns the provenance.
 
     Args:
         trunk: an IR-SE trunk. When its input is not RGB, its input layer keeps its random weights.
         path: `model_ir_se50.pth`, or None: the trunk keeps its random weights, which is announced.
+        rgb_first: whether an input of more channels begins with RGB; then the input layer is loaded
+            and only its filters of the other channels keep their random weights.
 
     Raises:
         WeightsMissing, WeightsError: no such file; one of another architecture.
@@ -174,8 +176,14 @@ def load_trunk(trunk: Trunk, path: str | None) -> str:
         return "random"
     state, provenance = weights_of.load("arcface_ir_se50", path)
     state = {k: v for k, v in state.items() if k.startswith(("input_layer.", "body."))}
-    rgb = trunk.input_layer[0].in_channels == 3
-    if not rgb:
+    first = trunk.input_layer[0]
+    assert isinstance(first, nn.Conv2d)
+    rgb = first.in_channels == 3 or rgb_first
+    if rgb and first.in_channels > 3 and "input_layer.0.weight" in state:
+        others = first.weight.detach()[:, 3:]
+        state["input_layer.0.weight"] = torch.cat([state["input_layer.0.weight"], others], dim=1)
+        provenance += f", random filters of {others.shape[1]} input channels"
+    elif not rgb:
         log.warning("trunk: the input layer is random, as the input has not three channels")
         provenance += ", random input_layer"
     for name in ("input_layer", "body") if rgb else ("body",):

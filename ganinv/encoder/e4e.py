@@ -20,6 +20,13 @@ from ganinv.encoder.psp import PyramidEncoder
 W_ONLY = 0  # the first stage: every style input gets w
 
 
+def add_offsets(codes: Tensor, num_ws: int) -> Tensor:
+    """w, delta_1, ..., delta_k [B,k+1,D] -> wp [B,L,D]; the rows after k are w."""
+    w, deltas = codes[:, :1], codes[:, 1:]
+    closed = num_ws - codes.shape[1]
+    return w + torch.cat([torch.zeros_like(w), F.pad(deltas, (0, 0, 0, closed))], dim=1)
+
+
 class Encoder4Editing(PyramidEncoder):
     """e4e. `stage` = k opens delta_1 ... delta_k; `last_stage` = L - 1 opens all."""
 
@@ -37,7 +44,4 @@ class Encoder4Editing(PyramidEncoder):
                 Heads that are not open are not computed and receive no gradient.
         """
         opened = self.last_stage if stage is None else min(stage, self.last_stage)
-        codes = self.codes(image, opened + 1)
-        w, deltas = codes[:, :1], codes[:, 1:]
-        closed = self.last_stage - opened
-        return w + torch.cat([torch.zeros_like(w), F.pad(deltas, (0, 0, 0, closed))], dim=1)
+        return add_offsets(self.codes(image, opened + 1), self.num_ws)
