@@ -11,7 +11,7 @@ from ganinv.core.latent import repeat_w
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.generator.importer import rosinality
 from ganinv.generator.importer.bundle import load_bundle, load_discriminator_state, save_bundle
-from ganinv.generator.importer.load import load_generator
+from ganinv.generator.importer.load import load_discriminator, load_generator
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from tests.generator.test_stylegan2 import TINY
 from tests.golden_tools import GOLDEN, case
@@ -38,6 +38,22 @@ def test_rosinality_key_table_at_1024():
     table = rosinality.names(1024, 8)
     kernels = {key for key in theirs if key.endswith(".kernel")}
     assert {name for name, _ in table.values()} | kernels == set(theirs)
+
+
+def test_rosinality_discriminator_golden_and_round_trip(tmp_path):
+    found = case("rosinality_discriminator_64")
+    state = found.state()
+    torch.save({"d": state}, tmp_path / "gan.pt")
+    weights = load_discriminator(weights=str(tmp_path / "gan.pt"), origin=None)
+    assert weights.kind == "StyleGAN2Discriminator"
+    critic = StyleGAN2Discriminator(**weights.architecture)
+    critic.load_state_dict(weights.state)
+    assert found.error("logits", critic(found.input("image64"))) < 1e-5
+    out = rosinality.export_discriminator(critic.state_dict(), 64)
+    assert set(out) == set(found.spec["state"])
+    assert all(torch.equal(out[key], value) for key, value in state.items())
+    with pytest.raises(WeightsError, match="without final_conv.0.weight"):
+        rosinality.import_discriminator({**{k: v for k, v in state.items() if "final" not in k}})
 
 
 def tiny():
@@ -83,7 +99,8 @@ def test_bundle_round_trip(tmp_path):
     loaded = load_bundle(path)
     for key, value in generator.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value.half().float()), key
-    arguments, weights = load_discriminator_state(path)
+    kind, arguments, weights = load_discriminator_state(path)
+    assert kind == "StyleGAN2Discriminator"
     StyleGAN2Discriminator(**arguments).load_state_dict(weights)
 
 

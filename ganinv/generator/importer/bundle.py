@@ -2,8 +2,8 @@
 
 Metadata (JSON): `format` "ganinv-generator", `kind` (a class named in KINDS), `architecture` (the
 constructor's arguments), `recipe` (how it was trained). Tensors: `G.<key>` of the generator and,
-where the discriminator travels along, `D.<key>` with `discriminator` (its constructor's
-arguments). float16 on disk, float32 in memory.
+where the discriminator travels along, `D.<key>` with `discriminator` (its constructor's arguments)
+and `discriminator_kind` (its class). float16 on disk, float32 in memory.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ from torch import Tensor, nn
 
 from ganinv.core.errors import WeightsError, explain
 from ganinv.core.io import read_safetensors, sha256_file, write_safetensors
+from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 
-KINDS: dict[str, type[nn.Module]] = {"StyleGAN2Generator": StyleGAN2Generator}
+AnyGenerator = StyleGANGenerator | StyleGAN2Generator
+KINDS: dict[str, type[AnyGenerator]] = {
+    "StyleGANGenerator": StyleGANGenerator,
+    "StyleGAN2Generator": StyleGAN2Generator,
+}
 
 
 def save_bundle(
     path: str | Path,
-    generator: StyleGAN2Generator,
+    generator: AnyGenerator,
     recipe: dict[str, Any],
     discriminator: nn.Module | None = None,
 ) -> None:
@@ -37,6 +42,7 @@ def save_bundle(
     if discriminator is not None:
         networks["D"] = discriminator
         metadata["discriminator"] = discriminator.architecture
+        metadata["discriminator_kind"] = type(discriminator).__name__
     tensors = {
         f"{letter}.{key}": value.half() if value.is_floating_point() else value
         for letter, network in networks.items()
@@ -51,7 +57,7 @@ def part_of(tensors: dict[str, Tensor], letter: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def load_bundle(path: str | Path) -> StyleGAN2Generator:
+def load_bundle(path: str | Path) -> AnyGenerator:
     """Build the generator that a bundle describes and fill it.
 
     Raises:
@@ -69,7 +75,6 @@ def load_bundle(path: str | Path) -> StyleGAN2Generator:
             )
         )
     generator = KINDS[kind](**metadata["architecture"])
-    assert isinstance(generator, StyleGAN2Generator)
     try:
         generator.load_state_dict(part_of(tensors, "G"), strict=True)
     except RuntimeError as error:
@@ -78,8 +83,8 @@ def load_bundle(path: str | Path) -> StyleGAN2Generator:
     return generator
 
 
-def load_discriminator_state(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Constructor arguments and weights of the discriminator inside a bundle.
+def load_discriminator_state(path: str | Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Class name, constructor arguments and weights of the discriminator inside a bundle.
 
     Raises:
         WeightsError: the bundle holds no discriminator.
@@ -87,4 +92,5 @@ def load_discriminator_state(path: str | Path) -> tuple[dict[str, Any], dict[str
     tensors, metadata = read_safetensors(path)
     if "discriminator" not in metadata:
         raise WeightsError(f"{path} holds no discriminator; use a bundle that was saved with one")
-    return metadata["discriminator"], part_of(tensors, "D")
+    kind = metadata.get("discriminator_kind", "StyleGAN2Discriminator")
+    return kind, metadata["discriminator"], part_of(tensors, "D")

@@ -1,18 +1,19 @@
-"""`generator.weights=FILE`: what kind of file it is, read from its content, and the generator in
+"""`generator.weights=FILE`: what kind of file it is, read from its content, and the networks in
 it."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+from torch import Tensor
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain
 from ganinv.core.io import load_tensors, sha256_file
-from ganinv.generator.importer import rosinality
-from ganinv.generator.importer.bundle import load_bundle
-from ganinv.generator.stylegan2 import StyleGAN2Generator
+from ganinv.generator.importer import genforce, rosinality
+from ganinv.generator.importer.bundle import AnyGenerator, load_bundle, load_discriminator_state
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 
@@ -41,14 +42,12 @@ def find(weights: str, origin: str | None) -> Path:
     )
 
 
-def load_generator(
-    *, weights: str, resolution: int | None, origin: str | None
-) -> StyleGAN2Generator:
+def load_generator(*, weights: str, resolution: int | None, origin: str | None) -> AnyGenerator:
     """A pretrained generator, frozen, in eval mode, with `source` and `sha256`.
 
     Args:
-        weights: path, or name of a shipped file. ganinv's `.safetensors` and rosinality's `.pt`
-            (also inside a pSp or e4e checkpoint) are told apart by their content.
+        weights: path, or name of a shipped file. ganinv's `.safetensors`, rosinality's `.pt` (also
+            inside a pSp or e4e checkpoint) and genforce's `.pth` are told apart by their content.
         resolution: side in px that the config counts on, None to take what the file has.
         origin: where the file is published, for the message when it is missing.
 
@@ -73,24 +72,76 @@ def load_generator(
     return generator.eval().requires_grad_(False)
 
 
-def _from_torch(path: Path) -> StyleGAN2Generator:
+def _read(path: Path) -> dict[str, Any]:
     content = load_tensors(path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}; expected a dict of tensors")
+    models = content.get("models")  # genforce's training checkpoints
+    return models if isinstance(models, dict) else content
+
+
+def _from_torch(path: Path) -> AnyGenerator:
+    content = _read(path)
     average = content.get("latent_avg")
-    average = average if isinstance(average, torch.Tensor) else None
+    average = average if isinstance(average, Tensor) else None
     if "g_ema" in content:
         return rosinality.import_state(content["g_ema"], average)
     state = content.get("state_dict", content)
+    for name in ("generator_smooth", "generator"):  # genforce: the average, else the last weights
+        state = state.get(name, state)
     decoder = {k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")}
     if decoder:
         return rosinality.import_state(decoder, average)
     if "input.input" in state:
         return rosinality.import_state(state, average)
+    if genforce.layout_of(state) is not None:
+        return genforce.import_state(state)
     raise WeightsError(
         explain(
             f"{path} with the entries {sorted(map(str, content))[:5]}",
-            "'g_ema' (rosinality) or 'state_dict' with 'decoder.*' (pSp, e4e)",
-            "pass a StyleGAN2 file in one of these layouts, or ganinv's own .safetensors",
+            "'g_ema' (rosinality), 'state_dict' with 'decoder.*' (pSp, e4e) or a StyleGAN (v1) "
+            "of genforce",
+            "pass a file in one of these layouts, or ganinv's own .safetensors",
+        )
+    )
+
+
+@dataclass(frozen=True)
+class DiscriminatorWeights:
+    """What builds and fills a discriminator, without naming its class's room."""
+
+    kind: str  # a class of ganinv.discriminator
+    architecture: dict[str, Any]  # its constructor's arguments
+    state: dict[str, Tensor]
+
+
+def load_discriminator(*, weights: str, origin: str | None) -> DiscriminatorWeights:
+    """The discriminator that was trained with a generator, from the same file.
+
+    Args:
+        weights: as in `load_generator`.
+        origin: as in `load_generator`.
+
+    Raises:
+        WeightsMissing: no such file.
+        WeightsError: unreadable, or a file without a discriminator.
+    """
+    path = find(weights, origin)
+    if path.suffix == ".safetensors":
+        return DiscriminatorWeights(*load_discriminator_state(path))
+    content = _read(path)
+    if "d" in content:
+        return DiscriminatorWeights(
+            "StyleGAN2Discriminator", *rosinality.import_discriminator(content["d"])
+        )
+    if "discriminator" in content:
+        return DiscriminatorWeights(
+            "StyleGANDiscriminator", *genforce.import_discriminator(content["discriminator"])
+        )
+    raise WeightsError(
+        explain(
+            f"{path} with the entries {sorted(map(str, content))[:5]}",
+            "a discriminator: 'd' (rosinality) or 'discriminator' (genforce)",
+            "pass the file of the GAN's training, which holds both networks",
         )
     )

@@ -55,6 +55,26 @@ def names(resolution: int, mapping_layers: int) -> dict[str, tuple[str, tuple[in
     return table
 
 
+def discriminator_names(resolution: int) -> dict[str, str]:
+    """Our key -> their key, for `ganinv.discriminator.stylegan2`; no weight changes its shape."""
+    table: dict[str, str] = {}
+    blocks = int(math.log2(resolution)) - 2  # convs.1 is the block at full resolution
+    for i in range(1, blocks + 1):
+        ours, theirs = f"b{resolution >> (i - 1)}", f"convs.{i}"
+        table[f"{ours}.conv0.weight"] = f"{theirs}.conv1.0.weight"
+        table[f"{ours}.conv0.bias"] = f"{theirs}.conv1.1.bias"
+        table[f"{ours}.conv1.weight"] = f"{theirs}.conv2.1.weight"
+        table[f"{ours}.conv1.bias"] = f"{theirs}.conv2.2.bias"
+        table[f"{ours}.skip.weight"] = f"{theirs}.skip.1.weight"
+    for ours, theirs in ((f"b{resolution}.fromrgb", "convs.0"), ("b4.conv", "final_conv")):
+        table[f"{ours}.weight"] = f"{theirs}.0.weight"
+        table[f"{ours}.bias"] = f"{theirs}.1.bias"
+    for part in ("weight", "bias"):
+        table[f"b4.fc.{part}"] = f"final_linear.0.{part}"
+        table[f"b4.out.{part}"] = f"final_linear.1.{part}"
+    return table
+
+
 def architecture_of(state: dict[str, Tensor]) -> dict[str, Any]:
     """Constructor arguments of the generator that a rosinality state dict describes.
 
@@ -142,4 +162,53 @@ def export_state(generator: StyleGAN2Generator) -> dict[str, Tensor]:
     for j in range(int(math.log2(generator.resolution)) - 2):
         state[f"convs.{2 * j}.conv.blur.kernel"] = kernel.clone()
         state[f"to_rgbs.{j}.upsample.kernel"] = kernel.clone()
+    return state
+
+
+def import_discriminator(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Their `d` state dict -> constructor arguments and state dict of our
+    `StyleGAN2Discriminator`.
+
+    Raises:
+        WeightsError: a tensor is missing.
+    """
+    blocks = sum(bool(re.match(r"convs\.\d+\.skip\.1\.weight", key)) for key in state)
+    resolution = 2 ** (blocks + 2)
+    table = discriminator_names(resolution)
+    missing = [theirs for theirs in table.values() if theirs not in state]
+    if blocks == 0 or missing:
+        raise WeightsError(
+            explain(
+                f"a state dict without {missing[0] if blocks else 'convs.*'}",
+                "a rosinality discriminator (convs.*, final_conv, final_linear)",
+                "pass the file that holds 'd'",
+            )
+        )
+    ours = {key: state[theirs] for key, theirs in table.items()}
+    for key in list(ours):
+        layer, _, part = key.rpartition(".")
+        if part == "weight" and ours[key].ndim == 4:
+            ours[f"{layer}.resample_filter"] = setup_filter()
+    for i in range(blocks):
+        ours[f"b{resolution >> i}.resample_filter"] = setup_filter()
+    channels = [state["convs.0.0.weight"].shape[0]]
+    channels += [state[f"convs.{i}.conv2.1.weight"].shape[0] for i in range(1, blocks + 1)]
+    architecture = {
+        "c_dim": 0,
+        "resolution": resolution,
+        "img_channels": state["convs.0.0.weight"].shape[1],
+        "channel_base": channels[0] * resolution,
+        "channel_max": max(channels),
+        "conv_clamp": None,
+        "mbstd_group_size": 4,
+    }
+    return architecture, ours
+
+
+def export_discriminator(ours: dict[str, Tensor], resolution: int) -> dict[str, Tensor]:
+    """The state dict of our unconditional `StyleGAN2Discriminator` -> their complete `d`."""
+    state = {theirs: ours[key] for key, theirs in discriminator_names(resolution).items()}
+    for i in range(1, int(math.log2(resolution)) - 1):
+        state[f"convs.{i}.conv2.0.kernel"] = setup_filter()
+        state[f"convs.{i}.skip.0.kernel"] = setup_filter()
     return state
