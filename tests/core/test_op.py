@@ -119,3 +119,18 @@ def test_half_precision_survives_large_styles():
     half = modulated_conv2d(x.half(), weight, styles)
     assert half.isfinite().all()
     assert (half.float() - exact).norm() / exact.norm() < 5e-3
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_upfirdn2d_with_a_factor_for_each_axis_is_its_definition(axis):
+    rng = np.random.default_rng(0)
+    x, f = rng.standard_normal((2, 3, 7, 6)), rng.standard_normal(4)
+    f = f[:, None] if axis == 0 else f[None]
+    factor = (2, 1) if axis == 0 else (1, 2)
+    padding = (0, 0, 3, 1) if axis == 0 else (3, 1, 0, 0)
+    ours = upfirdn2d(torch.tensor(x), torch.tensor(f), factor, factor, padding, gain=1.7)
+    # the definition knows one factor only: the zeros of one axis are inserted here
+    big = np.zeros((2, 3, 7 * factor[0], 6 * factor[1]))
+    big[:, :, :: factor[0], :: factor[1]] = x
+    expected = upfirdn2d_by_definition(big, f, 1, 1, padding, 1.7)
+    np.testing.assert_allclose(ours, expected[:, :, :: factor[0], :: factor[1]], atol=1e-12)

@@ -3,7 +3,7 @@
 Metadata (JSON): `format` "ganinv-generator", `kind` (a class named in KINDS), `architecture` (the
 constructor's arguments), `recipe` (how it was trained). Tensors: `G.<key>` of the generator and,
 where the discriminator travels along, `D.<key>` with `discriminator` (its constructor's arguments)
-and `discriminator_kind` (its class). float16 on disk, float32 in memory.
+and `discriminator_kind` (its class). float16 on disk but for a few buffers, float32 in memory.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from ganinv.core.errors import WeightsError, explain
 from ganinv.core.io import read_safetensors, sha256_file, write_safetensors
 from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.generator.stylegan2 import StyleGAN2Generator
+from ganinv.generator.stylegan3 import StyleGAN3Generator
 
-AnyGenerator = StyleGANGenerator | StyleGAN2Generator
+AnyGenerator = StyleGANGenerator | StyleGAN2Generator | StyleGAN3Generator
 KINDS: dict[str, type[AnyGenerator]] = {
     "StyleGANGenerator": StyleGANGenerator,
     "StyleGAN2Generator": StyleGAN2Generator,
+    "StyleGAN3Generator": StyleGAN3Generator,
 }
+EXACT = (".freqs", ".phases", "_filter")  # buffers that stay float32: an error there is everywhere
 
 
 def save_bundle(
@@ -44,7 +47,9 @@ def save_bundle(
         metadata["discriminator"] = discriminator.architecture
         metadata["discriminator_kind"] = type(discriminator).__name__
     tensors = {
-        f"{letter}.{key}": value.half() if value.is_floating_point() else value
+        f"{letter}.{key}": value.half()
+        if value.is_floating_point() and not key.endswith(EXACT)
+        else value
         for letter, network in networks.items()
         for key, value in network.state_dict().items()
     }
