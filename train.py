@@ -9,12 +9,12 @@ import sys
 
 import hydra
 import pytorch_lightning as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from ganinv.core.errors import ConfigError, DataError, WeightsError, WeightsMissing
+from ganinv.core.errors import USER_ERRORS
 from ganinv.trainer.build import build_method
 from ganinv.trainer.check import check
+from ganinv.trainer.instantiate import make
 from ganinv.trainer.run import finish, open_run
 
 
@@ -22,14 +22,12 @@ def train(cfg: DictConfig) -> None:
     """One run, from its config to its last checkpoint."""
     run = open_run(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
-    generator = instantiate(cfg.generator)
-    data = instantiate(cfg.dataset)
+    generator = make(cfg.generator)
+    data = make(cfg.dataset)
     check(generator, data)
     method = build_method(cfg, generator)
-    loggers = instantiate(cfg.logger, _partial_=True)(
-        run_dir=run.folder, hyperparameters=run.config
-    )
-    trainer = instantiate(cfg.trainer, _partial_=True)(
+    loggers = make(cfg.logger, _partial_=True)(run_dir=run.folder, hyperparameters=run.config)
+    trainer = make(cfg.trainer, _partial_=True)(
         run_dir=run.folder, loggers=loggers, batch_size=data.batch_size
     )
     trainer.fit(method, datamodule=data, ckpt_path=run.resume, weights_only=True)
@@ -41,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     """Entry point: what a user can get wrong ends in one sentence, not in a traceback."""
     try:
         train(cfg)
-    except (ConfigError, DataError, WeightsError, WeightsMissing) as error:
+    except USER_ERRORS as error:
         sys.exit(f"\n{type(error).__name__}: {error}")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import ganinv.cli
 from ganinv import __version__
-from ganinv.core.errors import ConfigError, DataError, WeightsError, WeightsMissing
+from ganinv.core.errors import USER_ERRORS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
     try:
         return int(args.run(args))
-    except (ConfigError, DataError, WeightsError, WeightsMissing) as error:
+    except USER_ERRORS as error:
         print(f"ganinv: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -19,6 +19,9 @@ class WeightsMissing(FileNotFoundError):
     """A weights file that is not there; the message names its source and what could replace it."""
 
 
+USER_ERRORS = (ConfigError, DataError, WeightsError, WeightsMissing)
+
+
 def explain(given: str, expected: str, todo: str) -> str:
     """The one form of every refusal: 'given; expected ...; to fix: ...'."""
     return f"{given}; expected {expected}. To fix: {todo}"

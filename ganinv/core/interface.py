@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
@@ -62,3 +63,11 @@ class Encoder(Protocol):
     def __call__(self, image: Tensor) -> Tensor:
         """Encode."""
         ...
+
+
+@dataclass
+class Inversion:
+    """What an inversion method found for B images."""
+
+    wp: Tensor  # [B,L,D]
+    image: Tensor  # [B,3,H,W], its reconstruction in about [-1,1]

@@ -117,13 +117,22 @@ class ShardData(pl.LightningDataModule):
 
     def val_dataloader(self) -> Loader:
         """Every validation image once over all ranks, in stored order."""
-        return self._once("val")
+        return self.once("val")
 
     def test_dataloader(self) -> Loader:
         """Every test image once over all ranks, in stored order."""
-        return self._once("test")
+        return self.once("test")
 
-    def _once(self, split: str) -> Loader:
+    def count(self, split: str) -> int:
+        """Images of a split.
+
+        Raises:
+            DataError: see `check`.
+        """
+        return len(self.open(split))
+
+    def once(self, split: str) -> Loader:
+        """Every image of a split once over all ranks, in stored order."""
         index = self.open(split)
         return self._loader(EvalSet(index), share(len(index), self.batch_size, *self._place()))
 

@@ -167,7 +167,10 @@ def _refuse_another(folder: Path, parameters: dict[str, Any]) -> None:
 def _write_shards(partial: Path, plan: Plan, processes: int, label: str) -> None:
     missing = [i for i in range(plan.shards) if not (partial / f"{i:06d}.json").is_file()]
     done = plan.images - round(plan.images * len(missing) / plan.shards)
-    with tqdm(total=plan.images, initial=done, desc=label, unit="img", smoothing=0.05) as bar:
+    every = 0.5 if sys.stderr.isatty() else 30.0
+    with tqdm(
+        total=plan.images, initial=done, desc=label, unit="img", smoothing=0.05, mininterval=every
+    ) as bar:
         if processes == 1 or len(missing) == 1 or plan.images < PARALLEL_FROM:
             for number in missing:
                 _write_shard(number, plan, partial, bar.update)

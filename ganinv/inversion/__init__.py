@@ -1,0 +1,1 @@
+"""Floor 3: from an image to its latent code, one file a method."""

@@ -54,22 +54,26 @@ class Terms(nn.ModuleDict):
 
     Args:
         terms: name -> term, or None for a term that is left out.
-
-    Raises:
-        ConfigError: no term has a weight above 0.
     """
 
     def __init__(self, terms: Mapping[str, Term | None]) -> None:
         super().__init__({name: term for name, term in terms.items() if term is not None})
+        self.requires_grad_(False)
+
+    def refuse_nothing(self) -> None:
+        """Called before training.
+
+        Raises:
+            ConfigError: no term has a weight above 0.
+        """
         if not any(term.weight > 0 for _, term in self._on()):
             raise ConfigError(
                 explain(
-                    f"no loss to train on: {', '.join(terms) or 'no term'}, none of weight above 0",
+                    f"no loss to train on: {', '.join(self) or 'no term'}, none of weight above 0",
                     "at least one such term",
                     "give a term of the loss group a weight",
                 )
             )
-        self.requires_grad_(False)
 
     def _on(self, on: str | None = None) -> Iterator[tuple[str, Term]]:
         for name, module in self.items():

@@ -20,14 +20,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torchvision.utils import make_grid
 
-from ganinv.core.image import to_uint8
+from ganinv.core.image import to_unit
 from ganinv.core.interface import Batch
 from ganinv.core.latent import repeat_w
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.loss.adversarial import logistic, non_saturating, r1_penalty
 from ganinv.method.base import Method, OptimizerFactory
+from ganinv.metric.metric import Metric
+
+GRID_SAMPLES = 64
 
 
 def lazy(make: OptimizerFactory, interval: int) -> OptimizerFactory:
@@ -53,6 +57,8 @@ class GAN(Method):
         ema_kimg: half-life of the average, in thousands of images.
         ema_rampup: the half-life is at most this share of the images seen so far.
         w_avg_beta: decay of the mapping network's running mean of w.
+        fid: the metric of validation: as many samples of G_ema against the validation images; None
+            leaves it out, and with it the best checkpoint.
         seed: see `Method`, also for the rest.
         accumulate: see there.
         clip_norm: see there.
@@ -74,6 +80,7 @@ class GAN(Method):
         ema_kimg: float,
         ema_rampup: float,
         w_avg_beta: float,
+        fid: Metric | None,
         seed: int,
         accumulate: int,
         clip_norm: float | None,
@@ -88,6 +95,10 @@ class GAN(Method):
         self.add_player("G", generator.to(**layout), optimizer)
         self.add_player("D", discriminator.to(**layout), lazy(optimizer, reg_interval))
         self.G_ema = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.fid = fid
+        if fid is not None:
+            self.add_frozen("fid", fid)
+            (self.monitor,) = fid.better
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """G, then D on reals x and new fakes, then (lazily) R1, then the average."""
@@ -150,15 +161,24 @@ class GAN(Method):
             mine.copy_(new)
 
     @torch.no_grad()
-    def sample(self, count: int, psi: float = 1.0, seed: int = 0) -> Tensor:
-        """`count` images of G_ema, uint8 [count,3,R,R], in batches of 50; fixed by `seed`."""
-        images = []
-        for start in range(0, count, 50):
-            position = torch.arange(start, min(start + 50, count))
-            w = self.G_ema.mapping(self.randn(f"sample{seed}", position, self.G.z_dim))
-            wp = repeat_w(self.G_ema.w_avg.lerp(w, psi), self.G.num_ws)
-            images.append(to_uint8(self.G_ema.synthesis(wp, noise="const")))
-        return torch.cat(images)
+    def sample(self, position: Tensor) -> Tensor:
+        """Images of G_ema [N,3,R,R] in about [-1,1], one for each number [N], always the same."""
+        w = self.G_ema.mapping(self.randn("sample", position, self.G.z_dim))
+        return self.G_ema.synthesis(repeat_w(w, self.G.num_ws), noise="const")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Hand the metric a sample for each validation image; draw the first samples."""
+        with torch.autocast(self.device.type, enabled=False):
+            samples = self.sample(batch["position"])
+            if self.fid is not None:
+                self.fid(samples, to_unit(batch["image"]))
+        if batch_idx == 0:
+            drawn = self.sample(torch.arange(GRID_SAMPLES)).float().cpu().clamp(-1, 1)
+            self.grid = make_grid(drawn / 2 + 0.5, nrow=8)
+
+    def on_validation_epoch_end(self) -> None:
+        """The metric of the whole set."""
+        self.validation = self.fid.of_set() if self.fid is not None else {}
 
     def next_commands(self, checkpoint: str) -> list[str]:
         """Write the averaged generator beside the checkpoint and say how to use it."""

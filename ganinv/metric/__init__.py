@@ -1,0 +1,1 @@
+"""Floor 2: how good a reconstruction or a generator is, and how that is shown."""

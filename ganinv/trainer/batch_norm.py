@@ -1,7 +1,9 @@
 """Batch normalisation over the batches of all ranks, on any device.
 
-torch's own SyncBatchNorm runs on GPUs only; this one is a few differentiable all-reduces, so that two
-CPU processes can be held against one. Source of the statistics: Ioffe & Szegedy, arXiv 1502.03167.
+torch's own SyncBatchNorm runs on GPUs only; this one is a few differentiable all-reduces, so that
+two CPU processes can be held against one.
+
+Source of the statistics: Ioffe & Szegedy, arXiv 1502.03167.
 """
 
 from __future__ import annotations

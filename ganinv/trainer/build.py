@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
@@ -19,7 +19,9 @@ from ganinv.method.base import Method
 from ganinv.trainer.batch_norm import SyncBatchNorm
 from ganinv.trainer.callbacks import Clock, Saver, Telemetry
 from ganinv.trainer.checkpoint import AtomicCheckpointIO
+from ganinv.trainer.instantiate import make
 from ganinv.trainer.progress import Progress
+from ganinv.trainer.quiet import quieten
 from ganinv.trainer.strategy import Replicas
 
 
@@ -72,6 +74,7 @@ def build_trainer(
                 "change either; the batch size counts all chunks together",
             )
         )
+    quieten()
     if threads is not None:
         torch.set_num_threads(threads)
     strategy: Any = "auto"
@@ -111,18 +114,29 @@ def build_trainer(
     )
 
 
-def build_method(cfg: DictConfig, generator: torch.nn.Module) -> Method:
+def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool = True) -> Method:
     """The method of the config around a generator, with the parts that the config names: `encoder`,
-    `loss` and `discriminator` are absent from the config of a method that has none."""
-    parts: dict[str, Any] = {"generator": generator, "optimizer": instantiate(cfg.optimizer)}
+    `loss` and `discriminator` are absent from the config of a method that has none.
+
+    Args:
+        cfg: the composed config.
+        generator: what `cfg.generator` describes.
+        training: False leaves out the losses, and with them the weights that only they need, and
+            what the networks would start from.
+    """
+    parts: dict[str, Any] = {"generator": generator, "optimizer": make(cfg.optimizer)}
     if "encoder" in cfg:
-        make = instantiate(cfg.encoder, _partial_=True, _convert_="all")
-        parts["encoder"] = make(num_ws=generator.num_ws, w_dim=generator.w_dim)
+        encoder = make(cfg.encoder, _partial_=True, _convert_="all")
+        if not training and "trunk_weights" in encoder.keywords:
+            encoder = partial(encoder, trunk_weights=None)
+        parts["encoder"] = encoder(num_ws=generator.num_ws, w_dim=generator.w_dim)
     if "loss" in cfg:
-        parts["loss"] = Terms(instantiate(cfg.loss, _convert_="all"))
+        parts["loss"] = Terms(make(cfg.loss, _convert_="all") if training else {})
+        if training:
+            parts["loss"].refuse_nothing()
     if "discriminator" in cfg:
-        parts["discriminator"] = instantiate(cfg.discriminator, _convert_="all")
-    method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(**parts)
+        parts["discriminator"] = make(cfg.discriminator, _convert_="all")
+    method: Method = make(cfg.method, _partial_=True, _convert_="all")(**parts)
     method.identity = {
         "config": OmegaConf.to_container(cfg, resolve=True),
         "version": __version__,

@@ -66,6 +66,8 @@ class Clock(pl.Callback):
         if trainer.world_size > 1:
             caught = trainer.strategy.reduce_boolean_decision(caught, all=False)
         pl_module.interrupted = caught
+        if caught:
+            trainer.limit_val_batches = 0  # whoever sent the signal will not wait for a validation
         if caught or pl_module.images_seen >= self.max_images:
             trainer.should_stop = True
 
@@ -202,6 +204,7 @@ class Saver(pl.Callback):
             temporary.unlink(missing_ok=True)
             temporary.hardlink_to(self.folder / self.best[0][1])
             temporary.replace(link)
+            temporary.unlink(missing_ok=True)  # renaming a file onto its own link does nothing
 
     def state_dict(self) -> dict[str, Any]:
         """The ranking survives a resume."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ganinv.core.errors import ConfigError, explain
 
 
-def check(generator: Any, data: Any) -> None:
+def check(generator: Any, data: Any, splits: Sequence[str] = ("train", "val")) -> None:
     """Refuse a generator whose images cannot be compared with the data's.
 
     Raises:
@@ -24,4 +25,4 @@ def check(generator: Any, data: Any) -> None:
                 "choose another generator=... or dataset=...",
             )
         )
-    data.check()
+    data.check(splits)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from ganinv.core.errors import WeightsError, WeightsMissing
 from ganinv.core.io import load_tensors, write_atomic
 from ganinv.method.base import Method
+from ganinv.trainer.instantiate import make
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -67,8 +70,16 @@ class Trained:
     identity: dict[str, Any]  # generator_source, generator_sha256, version
 
 
-def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
-    """Rebuild the method of a checkpoint: its config, its frozen networks and its trained weights.
+def load_trained(
+    path: str | os.PathLike[str], device: str = "cpu", generator_weights: str | None = None
+) -> Trained:
+    """Rebuild the method of a checkpoint: its config, its generator and its trained weights; the
+    losses, which only training needs, are left out.
+
+    Args:
+        path: the checkpoint.
+        device: where the method goes.
+        generator_weights: the generator's file, where it is no longer at the path of the config.
 
     Raises:
         WeightsMissing: the checkpoint, or a weights file its config names, is not there.
@@ -79,9 +90,24 @@ def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
     checkpoint = read_checkpoint(path)
     cfg = OmegaConf.create(checkpoint["ganinv"]["config"])
     assert isinstance(cfg, DictConfig)
-    method = build_method(cfg, instantiate(cfg.generator))
+    if generator_weights is not None:
+        cfg.generator.weights = str(generator_weights)
+    with _without_start():
+        method = build_method(cfg, make(cfg.generator), training=False)
     method.on_load_checkpoint(checkpoint)
     method.load_state_dict(checkpoint["state_dict"], strict=False)
     method.eval().requires_grad_(False).to(device)
     identity = {k: v for k, v in checkpoint["ganinv"].items() if k != "config"}
     return Trained(cfg, method, checkpoint["images_seen"], identity)
+
+
+@contextmanager
+def _without_start() -> Iterator[None]:
+    """What networks would have started from is of no interest: the checkpoint fills them."""
+    log = logging.getLogger("ganinv.backbone")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

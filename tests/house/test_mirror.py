@@ -21,6 +21,7 @@ INJECTED = {  # group or nested room -> constructor arguments that only exist at
     "discriminator": {"w_dim"},
     "method": {"generator", "encoder", "discriminator", "loss", "optimizer"},
     "optimizer": {"params"},
+    "inversion": {"model"},
     "trainer": {"run_dir", "loggers", "batch_size"},
     "logger": {"run_dir", "hyperparameters"},
 }
@@ -123,7 +124,7 @@ RUNS += [("train", f"trainer={name}") for name in names("trainer")]
 RUNS += [
     ("evaluate", f"{group.name}={name}")
     for group in groups()
-    if group.name in ("inversion", "editing")
+    if group.name in ("inversion", "editing", "metric")
     for name in names(group.name)
 ]
 

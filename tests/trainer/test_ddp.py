@@ -1,7 +1,8 @@
 """Real processes: two of batch b equal one of batch 2b, and a run over two resumes bit for bit.
 
-Started by script, as a user would: rank 0 starts the other rank. Batch normalisation is synchronised,
-the GAN's minibatch deviation (which no number of ranks could reproduce) is over groups of one.
+Started by script, as a user would: rank 0 starts the other rank. Batch normalisation is
+synchronised; the GAN's minibatch deviation, which no number of ranks could reproduce, is over
+groups of one.
 """
 
 import os

@@ -1,0 +1,64 @@
+"""Evaluate a trained encoder: compose, invert, measure, print the table, write the report.
+
+python evaluate.py checkpoint=runs/NAME/checkpoints/best.ckpt
+python evaluate.py checkpoint=... metric=[distortion,lpips] split=val limit=100
+python evaluate.py --help                               every group and key
+"""
+
+import sys
+
+import hydra
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from ganinv.core.errors import USER_ERRORS
+from ganinv.trainer.check import check
+from ganinv.trainer.checkpoint import load_trained
+from ganinv.trainer.evaluation import (
+    device_of,
+    encoder_of,
+    facts_of,
+    measure,
+    output_folder,
+    refuse,
+    write,
+)
+from ganinv.trainer.instantiate import make
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """One checkpoint on one split."""
+    refuse(cfg)
+    device = device_of(cfg.device)
+    pl.seed_everything(cfg.seed, verbose=False)
+    trained = load_trained(cfg.checkpoint, str(device), cfg.generator_weights)
+    method = encoder_of(trained, cfg.checkpoint)
+    data = make(cfg.get("dataset") or trained.cfg.dataset, batch_size=cfg.batch_size)
+    check(method.generator, data, [cfg.split])
+    data.prepare_data()
+    inversions = {name: make(part, model=method) for name, part in cfg.inversion.items()}
+    metrics = [make(part, _convert_="all").to(device) for part in cfg.metric.values()]
+    result = measure(
+        method,
+        data.once(cfg.split),
+        min(data.count(cfg.split), cfg.limit or sys.maxsize),
+        inversions,
+        metrics,
+        facts_of(cfg, trained, device),
+        pictures=cfg.pictures,
+        device=device,
+    )
+    write(result, output_folder(cfg, trained))
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """Entry point: what a user can get wrong ends in one sentence, not in a traceback."""
+    try:
+        evaluate(cfg)
+    except USER_ERRORS as error:
+        sys.exit(f"\n{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()
