@@ -57,8 +57,9 @@ class Inverting(Method):
             seed=seed, accumulate=accumulate, clip_norm=clip_norm, max_nonfinite=max_nonfinite
         )
         self.start_from_w_avg, self.noise = start_from_w_avg, noise
-        self.add_player("E", encoder, optimizer)
-        self.add_frozen("G", generator)
+        layout = {"memory_format": torch.channels_last}  # the fast one for these convolutions
+        self.add_player("E", encoder.to(**layout), optimizer)
+        self.add_frozen("G", generator.to(**layout))
         self.add_frozen("terms", loss)
         self._sums: dict[str, Tensor] = {}
 

@@ -3,7 +3,8 @@ the frequencies it adds are removed before they alias; and the low-pass filters 
 
     x -> + bias -> upsample, low-pass f_u -> leaky ReLU, gain, clamp -> low-pass f_d, downsample
 
-Source: Karras et al., "Alias-Free Generative Adversarial Networks", arXiv 2106.12423; filter design after J. F. Kaiser (1974).
+Source: Karras et al., "Alias-Free Generative Adversarial Networks", arXiv 2106.12423; the filters
+are designed after J. F. Kaiser (1974).
 """
 
 from __future__ import annotations
