@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MAX_OPERATIONS = 400_000  # NVIDIA's largest files have some ten thousand
+MAX_OPERATIONS = 250_000  # NVIDIA's largest files have some fifty thousand
 MAX_TEXT = 1 << 20  # bytes of a string; the longest in practice is a module's source
 MAX_NAME = 256  # bytes of a module's or a class's name
 MAX_INTEGER = 32  # bytes
@@ -326,6 +326,7 @@ OPERATIONS: dict[bytes, Callable[[Machine], None]] = {
     b"C": lambda m: m.push(m.take(m.number(1))),
     b"B": lambda m: m.push(m.take(m.number(4))),
     b"\x8e": lambda m: m.push(m.take(m.number(8))),
+    b"\x96": lambda m: m.push(m.take(m.number(8))),
     b"]": lambda m: m.push([]),
     b"a": lambda m: m.extend([m.pop()]),
     b"e": lambda m: m.extend(m.since_mark()),

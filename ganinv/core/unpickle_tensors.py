@@ -243,15 +243,20 @@ def tensor_names(length: int) -> Names:
         return encoded(text, encoding)
 
     def strings(values: Any) -> set[str]:
-        if type(values) is not list or any(type(value) is not str for value in values):
-            raise Unreadable("a set of other things than strings")
-        budget.spend(len(values))
-        return set(values)
+        if type(values) is list:
+            budget.spend(len(values))
+            if all(type(value) is str for value in values):
+                return set(values)
+        raise Unreadable("a set of other things than strings")
 
     numpy = {
-        f"numpy.{core}.multiarray.{name}": Allowed(call=function)
+        f"numpy.{core}.{name}": Allowed(call=function)
         for core in ("core", "_core")
-        for name, function in (("scalar", scalar), ("_reconstruct", Array))
+        for name, function in (
+            ("multiarray.scalar", scalar),
+            ("multiarray._reconstruct", Array),
+            ("numeric._frombuffer", Array),  # protocol 5
+        )
     }
     return {
         "torch.storage._load_from_bytes": Allowed(call=storage_once),

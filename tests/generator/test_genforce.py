@@ -110,8 +110,7 @@ def test_discriminator_both_ways(tmp_path, resolution):
     torch.save({"models": {"discriminator": state}}, tmp_path / "gan.pth")
     found = load_discriminator(weights=str(tmp_path / "gan.pth"), origin=None)
     assert found.kind == "StyleGANDiscriminator"
-    loaded = StyleGANDiscriminator(**found.architecture)
-    loaded.load_state_dict(found.state)
+    loaded = found.build(StyleGANDiscriminator)
     x = torch.randn(4, 3, resolution, resolution)
     assert torch.equal(loaded(x), original(x))
 
@@ -127,7 +126,9 @@ def test_bundle_of_both_networks(tmp_path):
         assert torch.equal(loaded.state_dict()[key], value.half().float()), key
     found = load_discriminator(weights=str(path), origin=None)
     assert found.kind == "StyleGANDiscriminator"
-    StyleGANDiscriminator(**found.architecture).load_state_dict(found.state)
+    assert isinstance(found.build(StyleGANDiscriminator), StyleGANDiscriminator)
+    with pytest.raises(WeightsError, match="weights of a StyleGANDiscriminator for a Style.*class"):
+        found.build(StyleGANGenerator)
 
 
 def test_refusals(tmp_path):

@@ -46,8 +46,7 @@ def test_rosinality_discriminator_golden_and_round_trip(tmp_path):
     torch.save({"d": state}, tmp_path / "gan.pt")
     weights = load_discriminator(weights=str(tmp_path / "gan.pt"), origin=None)
     assert weights.kind == "StyleGAN2Discriminator"
-    critic = StyleGAN2Discriminator(**weights.architecture)
-    critic.load_state_dict(weights.state)
+    critic = weights.build(StyleGAN2Discriminator)
     assert found.error("logits", critic(found.input("image64"))) < 1e-5
     out = rosinality.export_discriminator(critic.state_dict(), 64)
     assert set(out) == set(found.spec["state"])

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain
 from ganinv.core.io import load_tensors, sha256_file
-from ganinv.generator.importer import genforce, rosinality
+from ganinv.core.network import filled
+from ganinv.generator.importer import genforce, nvidia, rosinality
 from ganinv.generator.importer.bundle import AnyGenerator, load_bundle, load_discriminator_state
 
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -47,7 +48,8 @@ def load_generator(*, weights: str, resolution: int | None, origin: str | None) 
 
     Args:
         weights: path, or name of a shipped file. ganinv's `.safetensors`, rosinality's `.pt` (also
-            inside a pSp or e4e checkpoint) and genforce's `.pth` are told apart by their content.
+            inside a pSp or e4e checkpoint), genforce's `.pth` and NVIDIA's `.pkl` are told apart by
+            their content.
         resolution: side in px that the config counts on, None to take what the file has.
         origin: where the file is published, for the message when it is missing.
 
@@ -58,6 +60,8 @@ def load_generator(*, weights: str, resolution: int | None, origin: str | None) 
     path = find(weights, origin)
     if path.suffix == ".safetensors":
         generator = load_bundle(path)
+    elif nvidia.is_pickle(path):
+        generator = nvidia.import_generator(nvidia.read(path))
     else:
         generator = _from_torch(path)
     if resolution is not None and generator.resolution != resolution:
@@ -99,8 +103,8 @@ def _from_torch(path: Path) -> AnyGenerator:
     raise WeightsError(
         explain(
             f"{path} with the entries {sorted(map(str, content))[:5]}",
-            "'g_ema' (rosinality), 'state_dict' with 'decoder.*' (pSp, e4e) or a StyleGAN (v1) "
-            "of genforce",
+            "'g_ema' (rosinality), 'state_dict' with 'decoder.*' (pSp, e4e), a StyleGAN (v1) of "
+            "genforce or NVIDIA's .pkl",
             "pass a file in one of these layouts, or ganinv's own .safetensors",
         )
     )
@@ -113,6 +117,22 @@ class DiscriminatorWeights:
     kind: str  # a class of ganinv.discriminator
     architecture: dict[str, Any]  # its constructor's arguments
     state: dict[str, Tensor]
+
+    def build(self, kind: type[nn.Module]) -> nn.Module:
+        """The discriminator, of the class that is named `kind`.
+
+        Raises:
+            WeightsError: another class, or tensors that do not fit.
+        """
+        if kind.__name__ != self.kind:
+            raise WeightsError(
+                explain(
+                    f"the weights of a {self.kind} for a {kind.__name__}",
+                    "a discriminator of the same class",
+                    f"use ganinv.discriminator's {self.kind}, or another file",
+                )
+            )
+        return filled(kind, self.architecture, self.state, f"the {self.kind} of the file")
 
 
 def load_discriminator(*, weights: str, origin: str | None) -> DiscriminatorWeights:
@@ -129,6 +149,10 @@ def load_discriminator(*, weights: str, origin: str | None) -> DiscriminatorWeig
     path = find(weights, origin)
     if path.suffix == ".safetensors":
         return DiscriminatorWeights(*load_discriminator_state(path))
+    if nvidia.is_pickle(path):
+        return DiscriminatorWeights(
+            "StyleGAN2Discriminator", *nvidia.import_discriminator(nvidia.read(path))
+        )
     content = _read(path)
     if "d" in content:
         return DiscriminatorWeights(
