@@ -122,6 +122,37 @@ def test_the_clamp_is_the_layer_s_or_as_told():
         nvidia.import_generator(read(files.dump(found)))
 
 
+def test_networks_that_nvidia_converted_from_tensorflow():
+    """They carry every setting, most of them as it is anyway."""
+    found = files.content(stylegan2(), critic())
+    found["G_ema"].meta["state"]["_init_kwargs"].update(
+        mapping_kwargs=files.EasyDict(
+            num_layers=2, embed_features=None, layer_features=8, activation="lrelu",
+            lr_multiplier=0.01, w_avg_beta=1,
+        ),
+        synthesis_kwargs=files.EasyDict(
+            channel_base=128, channel_max=8, num_fp16_res=4, conv_clamp=None, architecture="skip",
+            resample_filter=[1, 3, 3, 1], use_noise=True, activation="lrelu",
+        ),
+    )  # fmt: skip
+    block = files.EasyDict(activation="lrelu", resample_filter=[1, 3, 3, 1], freeze_layers=0)
+    mapping = files.EasyDict(num_layers=0, lr_multiplier=0.1)  # of labels, of which there are none
+    found["D"].meta["state"]["_init_kwargs"].update(
+        architecture="resnet", cmap_dim=None, block_kwargs=block, mapping_kwargs=mapping,
+        epilogue_kwargs=files.EasyDict(mbstd_group_size=None, mbstd_num_channels=1),
+    )  # fmt: skip
+    read_again = read(files.dump(found))
+    assert nvidia.import_generator(read_again).architecture == stylegan2().architecture
+    settings, weights = nvidia.import_discriminator(read_again)
+    loaded = StyleGAN2Discriminator(**settings)
+    loaded.load_state_dict(weights)
+    x = torch.randn(6, 3, 16, 16)
+    torch.testing.assert_close(loaded(x), critic(mbstd_group_size=6)(x))
+    found["D"].meta["state"]["_init_kwargs"]["c_dim"] = 3
+    with pytest.raises(WeightsError, match="D.mapping_kwargs with lr_multiplier=0.1"):
+        nvidia.import_discriminator(read(files.dump(found)))
+
+
 def changed(**settings):
     """A file whose generator was made with other settings."""
     found = files.content(stylegan2())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ganinv.core.latent import repeat_w, truncate
+from ganinv.core.op import upsample2d
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from tests.core.test_op import WeightGradients
 from tests.golden_tools import case
@@ -125,6 +126,39 @@ def test_a_feature_taken_from_a_pass_gives_the_image_back(tiny):
     torch.testing.assert_close(tiny.synthesis(wp, f=taken["f"]), without_coarse_rgb)
     other = torch.cat([torch.randn(2, 2, 8), wp[:, 2:]], dim=1)
     assert torch.equal(tiny.synthesis(other, f=taken["f"]), tiny.synthesis(wp, f=taken["f"]))
+
+
+def test_a_feature_and_the_dropped_rgb_are_the_whole_image(tiny):
+    """The image is a sum over blocks: what f leaves out is the upsampled RGB of the coarse ones."""
+    wp, taken = torch.randn(2, tiny.num_ws, 8), {}
+    blocks = tiny.synthesis
+    hooks = [
+        blocks.b8.conv0.register_forward_hook(lambda m, i, o: taken.update(f=o)),
+        blocks.b4.torgb.register_forward_hook(lambda m, i, o: taken.update(rgb=o)),
+    ]
+    image = tiny.synthesis(wp)
+    for hook in hooks:
+        hook.remove()
+    coarse = taken["rgb"]
+    for block in (blocks.b8, blocks.b16):
+        coarse = upsample2d(coarse, block.resample_filter)
+    torch.testing.assert_close(
+        tiny.synthesis(wp, f=taken["f"]) + coarse, image, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_shifting_f_by_whole_cells_shifts_the_image():
+    """Exactly so for a spot whose surroundings stay clear of the zero-padded borders."""
+    torch.manual_seed(0)
+    generator = StyleGAN2Generator(**{**TINY, "resolution": 64, "channel_base": 512}).double()
+    wp = torch.randn(1, generator.num_ws, 8, dtype=torch.float64)
+    f = torch.zeros(1, 8, 16, 16, dtype=torch.float64)  # cells of 4 x 4 px
+    f[..., 7, 7] = torch.randn(1, 8, dtype=torch.float64)
+    image = generator.synthesis(wp, f=f, noise="none")
+    moved = generator.synthesis(wp, f=f.roll(1, -1), noise="none")
+    clear = (..., slice(16, 48), slice(16, 44))
+    torch.testing.assert_close(moved.roll(-4, -1)[clear], image[clear])
+    assert (moved - image)[clear].abs().max() > image.std()
 
 
 def test_refusals(tiny):

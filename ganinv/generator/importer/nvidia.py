@@ -43,15 +43,15 @@ ANY_VALUE = frozenset(  # arguments read from shapes and attributes, or without 
     "c_dim z_dim w_dim img_resolution img_channels mapping_kwargs synthesis_kwargs block_kwargs "
     "epilogue_kwargs num_layers channel_base channel_max num_fp16_res conv_clamp "
     "fp16_channels_last fused_modconv_default w_avg_beta magnitude_ema_beta num_critical "
-    "margin_size conv_kernel "
-    "use_radial_filters mbstd_group_size freeze_layers".split()
+    "margin_size conv_kernel use_radial_filters mbstd_group_size freeze_layers cmap_dim "
+    "embed_features layer_features".split()
 )
 ONE_VALUE = {  # arguments of which ganinv's networks know one value
     "architecture": ("skip", "resnet"),  # G's and D's; another one shows in the keys
     "activation": ("lrelu",),
     "lr_multiplier": (0.01,),
     "use_noise": (True,),
-    "resample_filter": ([1, 3, 3, 1],),
+    "resample_filter": ([1, 3, 3, 1], (1, 3, 3, 1)),
     "mbstd_num_channels": (1,),
     "first_cutoff": (2,),
     "first_stopband": (2**2.1,),
@@ -59,9 +59,6 @@ ONE_VALUE = {  # arguments of which ganinv's networks know one value
     "output_scale": (0.25,),
     "filter_size": (6,),
     "lrelu_upsampling": (2,),
-    "cmap_dim": (None,),
-    "embed_features": (None,),
-    "layer_features": (None,),
 }
 
 
@@ -240,6 +237,8 @@ def _root(content: dict[Any, Any], name: str, class_name: str) -> tuple[Module, 
     arguments = module.state.get("_init_kwargs", {})
     if module.state.get("_init_args", ()) != ():
         raise WeightsError(f"{name} made with unnamed arguments; expected NVIDIA's named ones")
+    if type(arguments) is dict and class_name == "Discriminator" and arguments.get("c_dim") == 0:
+        arguments = {key: value for key, value in arguments.items() if key != "mapping_kwargs"}
     _check_arguments(arguments, name)
     return module, arguments
 
@@ -350,7 +349,9 @@ def import_discriminator(content: dict[Any, Any]) -> tuple[dict[str, Any], dict[
     resolution = sizes["img_resolution"]
     shapes = _blocks(state, "b{}.skip.weight", resolution, start=8)  # the residual architecture
     widths = [shape[1] for shape in shapes.values()] + [_shape(state, "b4.out.weight")[1]]
-    group = _sizes({GROUP: 4, **arguments.get("epilogue_kwargs", {})}, GROUP)
+    group = {GROUP: 4, **arguments.get("epilogue_kwargs", {})}
+    if group[GROUP] is None:  # the whole batch, however large
+        group[GROUP] = MAX_SETTING
     architecture = {
         "c_dim": sizes["c_dim"],
         "resolution": resolution,
@@ -358,6 +359,6 @@ def import_discriminator(content: dict[Any, Any]) -> tuple[dict[str, Any], dict[
         "channel_base": shapes[resolution][1] * resolution,
         "channel_max": max(widths),
         "conv_clamp": _clamp(module, _inner(module, f"b{resolution}", "conv0")),
-        "mbstd_group_size": group[GROUP],
+        **_sizes(group, GROUP),
     }
     return architecture, state
