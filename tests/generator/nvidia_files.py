@@ -2,6 +2,7 @@
 where NVIDIA's files carry their Python source."""
 
 import collections
+import copy
 import pickle
 import sys
 import types
@@ -46,16 +47,17 @@ def class_of(name, module):
 
 def record(module, name="", class_name=None, arguments=None, clamp=None, edit=None):
     """A module and all that is in it. `edit(name, state)` may change each state."""
-    state = {
-        "training": False,
-        "_parameters": dict(module._parameters),
-        "_buffers": {k: v for k, v in module._buffers.items()},
-        "_non_persistent_buffers_set": set(module._non_persistent_buffers_set),
-        "_backward_hooks": collections.OrderedDict(),
-        "_modules": {
-            key: record(child, f"{name}.{key}".lstrip("."), clamp=clamp, edit=edit)
-            for key, child in module._modules.items()
-        },
+    inner = {
+        key: record(child, f"{name}.{key}".lstrip("."), clamp=clamp, edit=edit)
+        for key, child in module._modules.items()
+    }
+    state = {  # what torch keeps in a module, hooks and all, and plain attributes of ours
+        key: copy.copy(value)
+        for key, value in vars(module).items()
+        if key[0] == "_" or type(value) in (bool, int, float, str, type(None), tuple, list)
+    }
+    state |= {
+        "_modules": collections.OrderedDict(inner),  # as older releases of torch have it
         "conv_clamp": clamp,
         "act_gain": torch.tensor(2.0).sqrt().numpy()[()],  # a NumPy number
         "size": torch.tensor([36, 36]).numpy(),  # an array

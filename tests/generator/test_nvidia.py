@@ -197,6 +197,15 @@ def test_tensors_too_many_or_too_few_are_refused():
             nvidia.import_generator(read(files.dump(files.content(stylegan2(), edit=edit))))
 
 
+def test_a_file_larger_than_any_is_not_even_read(tmp_path):
+    path = tmp_path / "sparse.pkl"
+    with open(path, "wb") as file:
+        file.write(b"\x80\x04")
+        file.truncate(1 << 40)  # takes no space on the disk
+    with pytest.raises(WeightsError, match=f"has {1 << 40} bytes; expected at most"):
+        nvidia.read(path)
+
+
 def test_other_files_say_what_they_are(tmp_path):
     with pytest.raises(WeightsMissing, match="no weights file"):
         nvidia.read(tmp_path / "nowhere.pkl")

@@ -35,6 +35,7 @@ CLASSES = frozenset(
 )
 MAX_DEPTH, MAX_PARTS = 8, 20_000  # the deepest has 4 levels, the largest some 500 parts
 MAX_SETTING, MAX_RESOLUTION = 1 << 20, 1 << 13
+MAX_BYTES = 4 << 30  # of a file; the largest that NVIDIA publishes have 0.4 GB
 TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # an old torch.save file begins so
 
 GROUP = "mbstd_group_size"
@@ -95,6 +96,8 @@ def read(path: Path) -> dict[Any, Any]:
     """
     if not path.is_file():
         raise WeightsMissing(f"no weights file at {path}; check the path")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise WeightsError(f"{path} has {size} bytes; expected at most {MAX_BYTES}")
     data = path.read_bytes()
     names = {
         **tensor_names(len(data)),
