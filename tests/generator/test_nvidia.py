@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -277,6 +278,19 @@ def doubled(found):
     found["G_ema"].meta["state"]["_modules"]["deep"] = module
 
 
+def chained(found):
+    """Too deep for any function that calls itself."""
+    limit = sys.getrecursionlimit()
+    module = files.Record("Conv2dLayer", {})
+    sys.setrecursionlimit(20_000)
+    try:
+        for _ in range(500):
+            module = files.Record("Conv2dLayer", {"_modules": {"x": module}})
+        found["G_ema"].meta["state"]["_modules"]["deep"] = module
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 def wide(found):
     leaf = files.Record("Conv2dLayer", {"_parameters": dict.fromkeys(map(str, range(9000)))})
     many = {str(i): leaf for i in range(9000)}
@@ -322,10 +336,12 @@ def state(**settings):
         (change(class_name="Popen"), "class 'Popen', which is none of StyleGAN's"),
         (change(class_name=["Generator"]), "which is none of StyleGAN's"),
         (change(state=[1]), "which is none of StyleGAN's"),
-        (state(_modules=[1]), "whose _modules are no dictionary"),
+        (state(_modules=[1]), "whose _modules have no plain names"),
         (state(_modules={"x": {}}), "x, which is no module"),
         (state(_parameters={"x": 3}), "x, which is no tensor"),
-        (state(_parameters={7: None}), "whose _parameters are no dictionary"),
+        (state(_parameters={7: None}), "whose _parameters have no plain names"),
+        (state(_parameters={"x" * 1000: None}), "whose _parameters have no plain names"),
+        (chained, "modules inside modules without end"),
         (state(_init_args=(1,)), "unnamed arguments"),
         (state(_init_kwargs=[]), "no dictionary of settings"),
     ],

@@ -35,6 +35,7 @@ CLASSES = frozenset(
 )
 MAX_DEPTH, MAX_PARTS = 8, 20_000  # the deepest has 4 levels, the largest some 500 parts
 MAX_SETTING, MAX_RESOLUTION = 1 << 20, 1 << 13
+MAX_KEY = 100  # characters of a tensor's or a module's name
 MAX_BYTES = 4 << 30  # of a file; the largest that NVIDIA publishes have 0.4 GB
 TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # an old torch.save file begins so
 
@@ -131,8 +132,10 @@ def read(path: Path) -> dict[Any, Any]:
 
 def _members(module: Module, name: str) -> dict[str, Any]:
     members = module.state.get(name, {})
-    if type(members) is not dict or any(type(key) is not str for key in members):
-        raise Unreadable(f"a {module.class_name} whose {name} are no dictionary")
+    if type(members) is not dict or not all(
+        type(key) is str and len(key) <= MAX_KEY for key in members
+    ):
+        raise Unreadable(f"a {module.class_name} whose {name} have no plain names")
     return members
 
 
@@ -185,7 +188,8 @@ def _inner(module: Module, *path: str) -> Module:
 def _clamp(module: Module, layer: Module) -> float | None:
     """`conv_clamp` of a layer, or, where that is not kept, as the network's maker was told; the
     releases differ in what they default to."""
-    for known in (layer.state, module.state["_init_kwargs"].get("synthesis_kwargs", {})):
+    told = module.state["_init_kwargs"]
+    for known in (layer.state, told.get("synthesis_kwargs", {}), told):
         if "conv_clamp" in known and type(known["conv_clamp"]) in (int, float, type(None)):
             clamp: float | None = known["conv_clamp"]
             return clamp
