@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ganinv.core.errors import WeightsError, explain
 from ganinv.core.latent import num_ws
+from ganinv.core.network import filled
 from ganinv.core.op import setup_filter
 from ganinv.generator.stylegan import FUSED_FROM, StyleGANGenerator
 
@@ -186,7 +187,8 @@ def import_state(state: dict[str, Tensor], final_tanh: bool | None = None) -> St
     architecture = architecture_of(state, layout)
     if final_tanh is not None:
         architecture["final_tanh"] = final_tanh
-    generator = StyleGANGenerator(**architecture)
+    with torch.device("meta"):  # shapes only: no memory for what the file does not fill
+        generator = StyleGANGenerator(**architecture)
     table = names(generator.resolution, architecture["mapping_layers"], layout)
     made = {"synthesis.lod", "truncation.truncation", "truncation.w_avg"}
     ours = _read(state, generator.state_dict(), table, layout, made)
@@ -202,8 +204,7 @@ def import_state(state: dict[str, Tensor], final_tanh: bool | None = None) -> St
             )
         )
     ours["mapping.w_avg"] = rows[0]
-    generator.load_state_dict(ours)
-    return generator
+    return filled(StyleGANGenerator, architecture, ours, f"a file of the {layout} layout")
 
 
 def export_state(generator: StyleGANGenerator, layout: Layout) -> dict[str, Tensor]:
