@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 from ganinv.core.errors import USER_ERRORS
 from ganinv.trainer.build import build_method
 from ganinv.trainer.check import check
+from ganinv.trainer.checkpoint import read_checkpoint
 from ganinv.trainer.instantiate import make
-from ganinv.trainer.run import finish, open_run
+from ganinv.trainer.run import begin, finish, open_run
 
 
 def train(cfg: DictConfig) -> None:
@@ -26,10 +27,13 @@ def train(cfg: DictConfig) -> None:
     data = make(cfg.dataset)
     check(generator, data)
     method = build_method(cfg, generator)
+    if run.resume is not None:
+        method.refuse_other(read_checkpoint(run.resume))
     loggers = make(cfg.logger, _partial_=True)(run_dir=run.folder, hyperparameters=run.config)
     trainer = make(cfg.trainer, _partial_=True)(
         run_dir=run.folder, loggers=loggers, batch_size=data.batch_size
     )
+    begin(run)
     trainer.fit(method, datamodule=data, ckpt_path=run.resume, weights_only=True)
     finish(run, trainer, method)
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ganinv.core.errors import WeightsError, WeightsMissing
+from ganinv.core.errors import WeightsError, WeightsMissing, explain
 
 
 def sha256_file(path: str | Path) -> str:
@@ -57,10 +57,21 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds here; all mean "unreadable"
         raise WeightsError(
-            f"{path} cannot be read as plain tensors ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:200]}); expected a torch file of tensors, numbers and "
-            "strings. ganinv never runs code stored in a file"
+            explain(
+                f"{path} cannot be read as plain tensors ({_reason(error)})",
+                "a torch file of tensors, numbers and strings",
+                "check the file; ganinv never runs code stored in one",
+            )
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What torch says is wrong, without its advice to read the file unsafely."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), None)
+    text = told or (lines[0] if lines else "")
+    text = text.split("In PyTorch 2.6")[0].split(" was not an allowed global")[0].strip()
+    return f"{type(error).__name__}: {text[:200]}".rstrip(": ")
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -45,12 +45,8 @@ class Method(pl.LightningModule):
     """
 
     automatic_optimization = False
-    monitor = (
-        "total"  # the validation value by which the best checkpoint is chosen; lower is better
-    )
-    strict_loading = (
-        False  # frozen networks are absent on purpose; on_load_checkpoint checks the rest
-    )
+    strict_loading = False  # frozen networks are absent on purpose; refuse_other checks the rest
+    monitor = "total"  # the validation value of the best checkpoint; lower is better
 
     def __init__(
         self, *, seed: int, accumulate: int, clip_norm: float | None, max_nonfinite: int
@@ -223,8 +219,12 @@ class Method(pl.LightningModule):
         checkpoint["nonfinite"] = self.nonfinite
         checkpoint["ganinv"] = self.identity
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the clock; refuse a checkpoint of another network or another generator."""
+    def refuse_other(self, checkpoint: dict[str, Any]) -> None:
+        """Called before anything is read but the checkpoint.
+
+        Raises:
+            WeightsError: a checkpoint of another network or on another generator.
+        """
         given = set(checkpoint["state_dict"])
         expected = {k for k in self.state_dict() if not self._is_frozen(k)}
         if given != expected:
@@ -242,5 +242,9 @@ class Method(pl.LightningModule):
                 f"run loads one with {str(ours)[:12]}; expected the same file. To fix: set "
                 "generator.weights to the file of the first run"
             )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the clock."""
+        self.refuse_other(checkpoint)
         self.images_seen = checkpoint["images_seen"]
         self.nonfinite = checkpoint["nonfinite"]

@@ -74,6 +74,15 @@ def build_trainer(
                 "change either; the batch size counts all chunks together",
             )
         )
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            explain(
+                f"trainer.accelerator={accelerator} on a machine without a CUDA device",
+                "a GPU that torch can use (torch.cuda.is_available())",
+                "trainer=cpu, or, to try several processes here, trainer=ddp "
+                "trainer.accelerator=cpu trainer.devices=2",
+            )
+        )
     quieten()
     if threads is not None:
         torch.set_num_threads(threads)

@@ -35,7 +35,7 @@ class Run:
 
 
 def open_run(cfg: DictConfig) -> Run:
-    """Decide the run's folder and what it resumes; write its config; refuse to overwrite a run.
+    """Decide the run's folder and what it resumes; write nothing; refuse to overwrite a run.
 
     Raises:
         ConfigError: run_dir holds another run and resume is not asked for, or a value is missing.
@@ -71,7 +71,6 @@ def open_run(cfg: DictConfig) -> Run:
     os.environ[ENVIRONMENT] = str(folder)
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    _write_config(folder, OmegaConf.to_yaml(cfg, resolve=True))
     return Run(folder, resume, config)  # type: ignore[arg-type]
 
 
@@ -114,8 +113,14 @@ def _new_folder(runs: Path, name: str) -> Path:
 
 
 @rank_zero_only
-def _write_config(folder: Path, text: str) -> None:
-    write_atomic(folder / "config.yaml", text.encode())
+def begin(run: Run) -> None:
+    """Make the run's folder, now that nothing can be refused any more, with its resolved config; a
+    run resumed with another config has both."""
+    text = OmegaConf.to_yaml(OmegaConf.create(run.config)).encode()
+    path = run.folder / "config.yaml"
+    if path.is_file() and path.read_bytes() != text:
+        path = run.folder / f"config-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
+    write_atomic(path, text)
 
 
 @rank_zero_only

@@ -118,7 +118,7 @@ def test_a_file_gives_exactly_what_its_constructor_takes(path) -> None:
 
 RUNS = [("train", f"method={name}") for name in names("method")]
 RUNS += [("train", f"experiment={name}") for name in names("experiment")]
-RUNS += [("train", f"generator={name}") for name in names("domain")]
+RUNS += [("train", f"generator={name}") for name in names("generator")]
 RUNS += [("train", f"dataset={name}") for name in names("dataset")]
 RUNS += [("train", f"trainer={name}") for name in names("trainer")]
 RUNS += [

@@ -139,7 +139,9 @@ def test_what_a_run_leaves_behind(assets, tmp_path):
         rows = list(csv.DictReader(file))
     trained_rows = [row for row in rows if row["train/total"]]
     assert [int(row["step"]) for row in trained_rows] == [4, 8, 12, 16, 20, 24]
-    terms = float(trained_rows[0]["train/l2"]) + 0.8 * float(trained_rows[0]["train/perceptual"])
+    terms = 4 * float(trained_rows[0]["train/l2"]) + 0.8 * float(
+        trained_rows[0]["train/perceptual"]
+    )
     assert float(trained_rows[0]["train/total"]) == pytest.approx(terms, rel=1e-4)
     assert any(row["val/total"] for row in rows)
 
@@ -175,6 +177,8 @@ def test_refusals(assets, tmp_path):
         f"run_dir={tmp_path / 'run'}",
     )
     refused(WeightsMissing, "resume=/nowhere.ckpt", "resume=/nowhere.ckpt")
+    if not torch.cuda.is_available():
+        refused(ConfigError, "accelerator=gpu on a machine without.*devices=2", "trainer=gpu")
     refused(ConfigError, "accumulate=3 with dataset.batch_size=4", "trainer.accumulate=3")
     refused(
         ConfigError,
