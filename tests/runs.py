@@ -58,7 +58,9 @@ def overrides(method: str, generator: Path, cache: Path) -> list[str]:
             + ["method.reg_interval=2", "method.fid=null"]
         )
     common.append(f"generator.weights={generator}")
-    if method == "e4e":
+    if method.startswith("restyle"):
+        common.append("method.refinements=2")
+    if method.endswith("e4e"):
         common += ["method.r1_every=2", "method.pool_size=6"]
         common += ["method.progressive_start=8", "method.progressive_every=4"]
     return common

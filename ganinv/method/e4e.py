@@ -112,7 +112,8 @@ class E4E(Inverting):
         s, position = self.input_of(batch), batch["position"]
         self.codes: list[Tensor] = []
         with self.play("E"):
-            self.descend("E", (self.loss_E(*chunk) for chunk in self.chunks(s, x, position)))
+            chunks = self.chunks(s, x, position)
+            self.descend("E", (loss for chunk in chunks for loss in self.losses_E(*chunk)))
         real, fake = self.rows(position)  # [B,D] each
         with self.play("D"):
             self.descend("D", (self.loss_D(*chunk) for chunk in self.chunks(real, fake)))

@@ -6,6 +6,8 @@ wp     [B,L,D]    codes: w_avg + E(s), or E(s)    x_hat  G(wp), averaged down to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,6 +89,14 @@ class Inverting(Method):
     def reconstruct(self, x: Tensor) -> Tensor:
         """x [B,3,H,W] -> its reconstruction of the same size, with the stored noise."""
         return self.decode(self.encode(x), x.shape[-2:], "const", None)
+
+    def losses_E(self, s: Tensor, x: Tensor, position: Tensor) -> Iterator[Tensor]:
+        """The losses that E descends together on one chunk: one, or one a refinement."""
+        yield self.loss_E(s, x, position)
+
+    def loss_E(self, s: Tensor, x: Tensor, position: Tensor) -> Tensor:
+        """The loss of a chunk, its mean over the images."""
+        raise AssertionError(f"{type(self).__name__} has no loss_E")
 
     def measured_total(self, values: dict[str, Tensor]) -> Tensor:
         """Watch every term [B] and return the weighted total, a scalar."""

@@ -32,7 +32,8 @@ class PSp(Inverting):
         """E descends L."""
         s, position = self.input_of(batch), batch["position"]
         with self.play("E"):
-            self.descend("E", (self.loss_E(*chunk) for chunk in self.chunks(s, x, position)))
+            chunks = self.chunks(s, x, position)
+            self.descend("E", (loss for chunk in chunks for loss in self.losses_E(*chunk)))
 
     def loss_E(self, s: Tensor, x: Tensor, position: Tensor) -> Tensor:
         """L, the mean over the images of a chunk."""

@@ -58,11 +58,27 @@ def target_faults(group: str, path: tuple[str, ...], target: str) -> Iterator[st
         yield f"nested _target_ {target} lies above {room}"
 
 
+def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
+    """The constructor's parameters; `**rest` stands for those of the class it is handed to."""
+    own = dict(inspect.signature(target).parameters)
+    rest = [name for name, p in own.items() if p.kind is inspect.Parameter.VAR_KEYWORD]
+    if not rest or not inspect.isclass(target):
+        return own
+    del own[rest[0]]
+    handed = set(re.findall(r"super\(\).__init__\((.*?)\*\*", inspect.getsource(target.__init__)))
+    given = set(re.findall(r"(\w+)=", " ".join(handed)))
+    owner = next(c for c in target.__mro__ if "__init__" in vars(c))
+    after = target.__mro__[target.__mro__.index(owner) + 1 :]
+    base = next(c for c in after if "__init__" in vars(c))
+    inherited = {k: p for k, p in parameters_of(base).items() if k not in given}
+    return inherited | own
+
+
 def key_faults(injected: set[str], node: dict[str, Any]) -> Iterator[str]:
     """Keys and injected names are the constructor's parameters; no key has a second default."""
     target, keys = node["_target_"], set(node) - SPECIAL
     try:
-        parameters = inspect.signature(get_object(target)).parameters
+        parameters = parameters_of(get_object(target))
     except Exception as error:
         yield f"_target_ {target} cannot be found: {error}"
         return
