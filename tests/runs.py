@@ -28,7 +28,7 @@ def tiny_generator_file(folder: Path) -> Path:
         if name.endswith("noise_strength"):
             value.data.fill_(0.1)
     generator.mapping.w_avg.copy_(generator.mapping(torch.randn(1000, 16)).mean(0))
-    critic = StyleGAN2Discriminator(conv_clamp=256, mbstd_group_size=4, **SHAPE)
+    critic = StyleGAN2Discriminator(conv_clamp=256, mbstd_group_size=1, **SHAPE)
     path = folder / "tiny64.safetensors"
     save_bundle(path, generator, {"recipe": "random weights for tests"}, critic)
     return path
@@ -58,6 +58,8 @@ def overrides(method: str, generator: Path, cache: Path) -> list[str]:
             + ["method.reg_interval=2", "method.fid=null"]
         )
     common.append(f"generator.weights={generator}")
+    if method == "idinvert":
+        common += ["encoder.channel_base=4", "encoder.channel_max=16"]
     if method.startswith("restyle"):
         common.append("method.refinements=2")
     if method.endswith("e4e"):

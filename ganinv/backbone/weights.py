@@ -56,6 +56,12 @@ CATALOGUE = {
         instead="loss.perceptual with ganinv.backbone.efficientnet_lite0, whose weights come "
         "with the installation",
     ),
+    "vgg16_caffe": Entry(
+        file="vgg16.pth",
+        source="the README of genforce/idinvert_pytorch (Keras' VGG16, keys layer0 ... layer28)",
+        instead="loss.perceptual with ganinv.backbone.efficientnet_lite0 and loss.vgg=null: the "
+        "weight 5e-5 belongs to these features alone",
+    ),
     "squeezenet": Entry(
         file="squeezenet1_1-b8a52dc0.pth",
         source="torchvision's ImageNet SqueezeNet 1.1 (SqueezeNet1_1_Weights.IMAGENET1K_V1)",

@@ -32,3 +32,9 @@ def randn_rows(seeds: Sequence[int], shape: Sequence[int], device: torch.device 
     """
     rows = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(s)) for s in seeds]
     return torch.stack(rows).to(device, non_blocking=True)
+
+
+def rand_rows(seeds: Sequence[int], device: torch.device | str) -> Tensor:
+    """U[0,1) of shape `[len(seeds)]`; number i depends on `seeds[i]` alone."""
+    rows = [torch.rand((), generator=torch.Generator().manual_seed(s)) for s in seeds]
+    return torch.stack(rows).to(device, non_blocking=True)

@@ -1,12 +1,15 @@
-"""The non-saturating game and its gradient penalty, on images or codes alike.
+"""The adversarial games and their gradient penalties, on images or codes alike.
 
-Sources: Goodfellow et al., arXiv 1406.2661; Mescheder et al., "Which Training Methods for GANs do
-actually Converge?", arXiv 1801.04406, eq. 9 (R1).
+Sources: Goodfellow et al., arXiv 1406.2661 (non-saturating); Arjovsky et al., arXiv 1701.07875
+(critic differences); Gulrajani et al., arXiv 1704.00028, eq. 3 (gradient penalty); Mescheder et
+al., "Which Training Methods for GANs do actually Converge?", arXiv 1801.04406, eq. 9 (R1).
 
     logits [N,1] or [N], higher = more real
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +24,35 @@ def non_saturating(fake: Tensor) -> Tensor:
 def logistic(real: Tensor, fake: Tensor) -> Tensor:
     """softplus(-D(real)) + softplus(D(fake)), what D descends; [N]."""
     return F.softplus(-real.flatten()) + F.softplus(fake.flatten())
+
+
+def critic_raised(fake: Tensor) -> Tensor:
+    """-D(fake), what the generating side descends against a critic; [N]."""
+    return -fake.flatten()
+
+
+def critic_difference(real: Tensor, fake: Tensor) -> Tensor:
+    """D(fake) - D(real), what a critic descends; [N]."""
+    return fake.flatten() - real.flatten()
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor
+) -> Tensor:
+    """(||grad D(x_i)||_2 - 1)^2 at x_i = share_i real_i + (1 - share_i) fake_i, [N].
+
+    Differentiable in D's weights.
+
+    Args:
+        critic: D.
+        real: [N,...].
+        fake: [N,...].
+        share: [N] in [0,1].
+    """
+    share = share.view(-1, *[1] * (real.ndim - 1))
+    between = (share * real + (1 - share) * fake).detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square()
 
 
 def r1_penalty(real: Tensor, x: Tensor) -> Tensor:

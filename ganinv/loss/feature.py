@@ -1,0 +1,32 @@
+"""Squared distance in the features of a network: IDInvert's perceptual term.
+
+Source: Zhu et al., arXiv 2004.00049, eq. 4, with phi = relu4_3 of VGG16 (`backbone/vgg16.py`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ganinv.loss.term import Term
+
+
+class Feature(Term):
+    """Mean over all elements of (phi(x_hat) - phi(x))^2, [B].
+
+    Args:
+        weight: factor in the total; it belongs to the scale of the backbone's features.
+        backbone: phi, images [B,3,H,W] in [-1,1] -> [B,...]; it is frozen.
+    """
+
+    on = "image"
+
+    def __init__(self, *, weight: float, backbone: nn.Module) -> None:
+        super().__init__(weight=weight)
+        self.backbone = backbone.eval().requires_grad_(False)
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """x_hat, x [B,3,H,W] -> [B]; no gradient reaches the target x."""
+        with torch.no_grad():
+            target = self.backbone(x)
+        return (self.backbone(x_hat) - target).square().flatten(1).mean(1)
