@@ -57,7 +57,10 @@ def overrides(method: str, generator: Path, cache: Path) -> list[str]:
             + [f"generator.{pair}" for pair in small]
             + ["method.reg_interval=2", "method.fid=null"]
         )
-    common.append(f"generator.weights={generator}")
+    common += [f"generator.weights={generator}", "optimizer.lr=1e-4"]
+    if method == "bdinvert":
+        common = [a for a in common if "cache" not in a and "num_t" not in a]
+        common += ["encoder.channels=8", "encoder.channel_base=8", "encoder.channel_max=8"]
     if method == "idinvert":
         common += ["encoder.channel_base=4", "encoder.channel_max=16"]
     if method.startswith("restyle"):

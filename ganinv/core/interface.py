@@ -11,10 +11,20 @@ from torch import Tensor
 Noise = Literal["const", "none", "random"]
 
 
+class Recipe(TypedDict):
+    """How a synthetic dataset's images are to be drawn from G."""
+
+    split: str  # each has samples of its own
+    psi: float  # truncation
+    cutoff: int  # rows of wp that are truncated
+    image_size: tuple[int, int]  # (H, W) px, averaged down to
+
+
 class Batch(TypedDict):
     """What every data source yields."""
 
-    image: Tensor  # uint8 [B,3,H,W], RGB
+    image: NotRequired[Tensor]  # uint8 [B,3,H,W], RGB; a synthetic dataset has `synthetic` instead
+    synthetic: NotRequired[Recipe]
     key: list[str]  # name of each image
     position: Tensor  # int64 [B], place of each image in the global stream (images seen before it)
     source: NotRequired[Tensor]  # uint8 [B,C,H,W]: the input image of paired tasks

@@ -56,7 +56,7 @@ class Method(pl.LightningModule):
         self.max_nonfinite = max_nonfinite
         self.images_seen = 0
         self.nonfinite, self.nonfinite_in_a_row = 0, 0
-        self.values: dict[str, Tensor] = {}  # what the last step measured, for the loggers
+        self.values: dict[str, Tensor] = {}  # what the last step measured
         self.shown: dict[str, float] = {}  # the numbers last logged, for the progress bar
         self.validation: dict[str, float] = {}  # means of the last validation
         self.grid: Tensor | None = None  # its picture, float [3,H,W] in [0,1]
@@ -64,8 +64,6 @@ class Method(pl.LightningModule):
         self.identity: dict[str, Any] = {}  # written into checkpoints: config, generator, version
         self._frozen: list[str] = []
         self._optimizer_of: dict[str, OptimizerFactory] = {}
-
-    # ------------------------------------------------------------------ what a method provides
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """One iteration of the paper on x [B,3,H,W] in [-1,1]."""
@@ -85,14 +83,16 @@ class Method(pl.LightningModule):
         setattr(self, name, network.eval().requires_grad_(False))
         self._frozen.append(name)
 
-    # ------------------------------------------------------------------ one step
-
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Seed, step, advance the clock."""
         torch.manual_seed(mix(self.seed, "step", self.images_seen, self.global_rank))
         self.values = {}
-        self.step(to_unit(batch["image"]), batch)
+        self.step(self.images(batch), batch)
         self.images_seen += self.global_batch(len(batch["key"]))
+
+    def images(self, batch: Batch) -> Tensor:
+        """x [B,3,H,W] in [-1,1] of a batch."""
+        return to_unit(batch["image"])
 
     def chunks(self, *tensors: Tensor) -> Iterator[Any]:
         """The batch cut into `accumulate` equal parts: x -> x_i, or (x, z) -> (x_i, z_i)."""
@@ -102,12 +102,12 @@ class Method(pl.LightningModule):
     @contextmanager
     def play(self, player: str) -> Iterator[None]:
         """Within this block only the weights of `player` take gradients."""
-        for name in self._optimizer_of:
+        for name in self.player_names:
             getattr(self, name).requires_grad_(name == player)
         try:
             yield
         finally:
-            for name in self._optimizer_of:
+            for name in self.player_names:
                 getattr(self, name).requires_grad_(True)
 
     def descend(self, player: str, losses: Iterable[Tensor]) -> None:
@@ -177,9 +177,8 @@ class Method(pl.LightningModule):
         return list(self._optimizer_of)
 
     def _optimizer(self, player: str) -> Any:
-        optimizers = self.optimizers()
-        listed = optimizers if isinstance(optimizers, list) else [optimizers]
-        return listed[list(self._optimizer_of).index(player)]
+        found = self.optimizers()
+        return (found if isinstance(found, list) else [found])[self.player_names.index(player)]
 
     def _finite(self, norm: Tensor, player: str) -> bool:
         if bool(torch.isfinite(norm)):
@@ -194,8 +193,6 @@ class Method(pl.LightningModule):
                 "To fix: lower optimizer.lr, or set trainer.precision=32-true"
             )
         return False
-
-    # ------------------------------------------------------------------ Lightning's questions
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimizer a player, in the order of `add_player`."""

@@ -109,7 +109,7 @@ class E4E(Inverting):
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """E, then D on E's codes and fresh w, then (lazily) R1."""
-        s, position = self.input_of(batch), batch["position"]
+        s, position = self.input_of(batch, x), batch["position"]
         self.codes: list[Tensor] = []
         with self.play("E"):
             chunks = self.chunks(s, x, position)

@@ -9,7 +9,7 @@ Source: Zhu et al., "In-Domain GAN Inversion for Real Image Editing", arXiv 2004
     L_D = A_D(D(x), D(x_hat)) + P                                                          eq. 3
 
     adversarial_form  A_E                   A_D                                    P
-    wgan_gp           -D(x_hat)             D(x_hat) - D(x)                        gamma (|dD| - 1)^2
+    wgan_gp           -D(x_hat)             D(x_hat) - D(x)                        gamma (|dD|-1)^2
     wgan_r1           -D(x_hat)             D(x_hat) - D(x)                        gamma/2 |dD(x)|^2
     logistic_r1       softplus(-D(x_hat))   softplus(D(x_hat)) + softplus(-D(x))   gamma/2 |dD(x)|^2
 
@@ -128,7 +128,7 @@ class IDInvert(Inverting):
                 scale_rate(self._optimizer(player), 0.8 ** (self.images_seen / self.decay_every))
         self.made: list[Tensor] = []
         with self.play("E"):
-            chunks = self.chunks(self.input_of(batch), x, position)
+            chunks = self.chunks(self.input_of(batch, x), x, position)
             self.descend("E", (self.loss_E(*chunk) for chunk in chunks))
         x_hat = torch.cat(self.made)
         with self.play("D"):

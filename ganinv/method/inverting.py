@@ -15,6 +15,7 @@ from torchvision.utils import make_grid
 
 from ganinv.core.image import to_unit
 from ganinv.core.interface import Batch, Generator, Noise
+from ganinv.core.latent import repeat_w, truncate
 from ganinv.loss.term import Terms
 from ganinv.method.base import Method, OptimizerFactory
 
@@ -37,6 +38,7 @@ class Inverting(Method):
         max_nonfinite: see there.
     """
 
+    inverts = True  # E alone leads from an image to wp
     G: Generator
     E: nn.Module
     terms: Terms
@@ -110,16 +112,20 @@ class Inverting(Method):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Sum every term over the images of this rank; draw the first ones."""
-        x = to_unit(batch["image"])
-        wp = self.encode(self.input_of(batch))
+        x = self.images(batch)
+        wp = self.encode(self.input_of(batch, x))
         x_hat = self.decode(wp, x.shape[-2:], "const", None)
         values = self.terms.image(x_hat, x) | self.validate_codes(wp)
         values["total"] = self.weighted(values)
+        self.add_up(values)
+        if batch_idx == 0:
+            self.grid = self.draw(x[:GRID_IMAGES], x_hat[:GRID_IMAGES])
+
+    def add_up(self, values: dict[str, Tensor]) -> None:
+        """Add name -> [B] to the sums of this validation."""
         for name, value in values.items():
             both = torch.stack([value.double().sum(), value.new_tensor(len(value)).double()])
             self._sums[name] = self._sums[name] + both if name in self._sums else both
-        if batch_idx == 0:
-            self.grid = self.draw(x[:GRID_IMAGES], x_hat[:GRID_IMAGES])
 
     def validate_codes(self, wp: Tensor) -> dict[str, Tensor]:
         """The latent terms that need no other player; name -> [B]."""
@@ -145,9 +151,24 @@ class Inverting(Method):
         rows = [torch.cat([a, b]) for a, b in zip(x.split(8), x_hat.split(8), strict=True)]
         return make_grid(torch.cat(rows).float().cpu().clamp(-1, 1) / 2 + 0.5, nrow=8)
 
-    def input_of(self, batch: Batch) -> Tensor:
-        """What the encoder reads: `source` of a paired dataset, else the image."""
-        return to_unit(batch.get("source", batch["image"]))
+    def images(self, batch: Batch) -> Tensor:
+        """x [B,3,H,W] in [-1,1]: the batch's own, or, of a synthetic dataset, samples of G."""
+        if "image" in batch:
+            return super().images(batch)
+        size = batch["synthetic"]["image_size"]
+        return self.decode(self.sampled(batch), torch.Size(size), "const", None).clamp(-1, 1)
+
+    @torch.no_grad()
+    def sampled(self, batch: Batch) -> Tensor:
+        """wp [B,L,D] of a synthetic batch: truncated samples, a function of each position."""
+        recipe = batch["synthetic"]
+        z = self.randn(f"synthetic-{recipe['split']}", batch["position"], self.G.z_dim)
+        wp = repeat_w(self.G.mapping(z), self.G.num_ws)
+        return truncate(wp, self.G.w_avg, recipe["psi"], recipe["cutoff"])
+
+    def input_of(self, batch: Batch, x: Tensor) -> Tensor:
+        """What the encoder reads: `source` of a paired dataset, else x itself."""
+        return to_unit(batch["source"]) if "source" in batch else x
 
     def next_commands(self, checkpoint: str) -> list[str]:
         """What a user would type next."""

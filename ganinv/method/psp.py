@@ -30,7 +30,7 @@ class PSp(Inverting):
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """E descends L."""
-        s, position = self.input_of(batch), batch["position"]
+        s, position = self.input_of(batch, x), batch["position"]
         with self.play("E"):
             chunks = self.chunks(s, x, position)
             self.descend("E", (loss for chunk in chunks for loss in self.losses_E(*chunk)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -138,7 +139,9 @@ def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool 
         encoder = make(cfg.encoder, _partial_=True, _convert_="all")
         if not training and "trunk_weights" in encoder.keywords:
             encoder = partial(encoder, trunk_weights=None)
-        parts["encoder"] = encoder(num_ws=generator.num_ws, w_dim=generator.w_dim)
+        known = {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
+        wanted = inspect.signature(encoder.func).parameters
+        parts["encoder"] = encoder(**{k: v for k, v in known.items() if k in wanted})
     if "loss" in cfg:
         parts["loss"] = Terms(make(cfg.loss, _convert_="all") if training else {})
         if training:

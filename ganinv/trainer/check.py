@@ -11,11 +11,16 @@ from ganinv.core.errors import ConfigError, explain
 def check(generator: Any, data: Any, splits: Sequence[str] = ("train", "val")) -> None:
     """Refuse a generator whose images cannot be compared with the data's.
 
+    A dataset whose images are drawn from the generator names no sizes.
+
     Raises:
         ConfigError: the generator's size is not among the data's `generator_resolutions`.
         DataError: the data are missing or incomplete.
     """
-    if generator.resolution not in data.generator_resolutions:
+    if (
+        data.generator_resolutions is not None
+        and generator.resolution not in data.generator_resolutions
+    ):
         sizes = " or ".join(map(str, data.generator_resolutions))
         raise ConfigError(
             explain(

@@ -26,6 +26,7 @@ from ganinv.trainer.checkpoint import Trained
 
 SPLITS = ("train", "val", "test")
 WORST = 8
+MOVED = ("image", "source")
 T = TypeVar("T")
 Invert = Callable[[Tensor, torch.Size], Inversion]
 
@@ -61,10 +62,11 @@ def encoder_of(trained: Trained, path: str) -> Inverting:
     Raises:
         ConfigError: it has none.
     """
-    if not isinstance(trained.method, Inverting):
+    if not isinstance(trained.method, Inverting) or not trained.method.inverts:
+        name = type(trained.method).__name__
         _refuse(
-            f"checkpoint={path}, made by {type(trained.method).__name__}, which has no encoder",
-            "one of a method that trains an encoder",
+            f"checkpoint={path}, made by {name}, which has no encoder from images to W+",
+            "one of a method that trains such an encoder",
             "pass such a checkpoint, or train one on this generator: python train.py",
         )
     assert isinstance(trained.method, Inverting)
@@ -115,8 +117,10 @@ def measure(
         watch = Stopwatch(device)
         bar = tqdm(total=total, unit="img", desc=name, leave=False)
         for batch in limited(loader, total):
-            s = method.input_of(batch).to(device)
-            x = to_unit(batch["image"].to(device))
+            parts: dict[str, Any] = dict(batch)
+            on_device: Any = {k: v.to(device) if k in MOVED else v for k, v in parts.items()}
+            x = method.images(on_device)
+            s = method.input_of(on_device, x)
             found = watch.time(len(x), invert, s, x.shape[-2:])
             x_hat = to_unit(to_uint8(found.image))  # as it would be saved
             keys += batch["key"]

@@ -15,7 +15,7 @@ import torch
 from ganinv.trainer.checkpoint import read_checkpoint
 from tests.runs import ROOT, differences, overrides
 
-METHODS = ["psp", "e4e", "gan"]
+METHODS = ["psp", "e4e", "gan", "idinvert", "restyle_e4e", "bdinvert"]
 
 
 def launch(arguments, folder):

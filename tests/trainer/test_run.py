@@ -18,7 +18,7 @@ from ganinv.trainer.checkpoint import load_trained, read_checkpoint
 from ganinv.trainer.run import ENVIRONMENT
 from tests.runs import composed, differences, overrides, run, tiny_generator_file
 
-METHODS = ["psp", "e4e", "gan", "restyle_psp", "restyle_e4e", "idinvert"]
+METHODS = ["psp", "e4e", "gan", "restyle_psp", "restyle_e4e", "idinvert", "bdinvert"]
 
 
 def trained(method, assets, folder, *extra):

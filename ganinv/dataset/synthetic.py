@@ -1,0 +1,120 @@
+"""Images drawn from the generator itself: no disk, no end.
+
+The dataset yields places in the stream; the method, which holds the generator, draws the image of
+each place: z is a function of (seed, split, position). Ranks, workers and resuming behave as with
+shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ganinv.core.errors import ConfigError, DataError, explain
+from ganinv.core.interface import Batch, Recipe
+from ganinv.dataset.order import Positions, share
+
+
+class Places(Dataset[int]):
+    """Position -> position."""
+
+    def __getitem__(self, position: int) -> int:
+        """The position."""
+        return position
+
+
+class SyntheticData(pl.LightningDataModule):
+    """Samples of G.
+
+    Args:
+        batch_size: samples of one process in one step.
+        num_val: samples of a validation.
+        num_test: samples of the test split.
+        psi: truncation, 1 for none.
+        cutoff: rows of wp that are truncated.
+        image_size: (H, W) in px that the samples are averaged down to.
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+
+    generator_resolutions: None = None  # any
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        num_val: int,
+        num_test: int,
+        psi: float,
+        cutoff: int,
+        image_size: Sequence[int],
+    ) -> None:
+        super().__init__()
+        for name, value in {"batch_size": batch_size, "num_val": num_val}.items():
+            if value < 1:
+                raise ConfigError(
+                    explain(f"dataset.{name}={value}", "at least 1", f"set dataset.{name}")
+                )
+        self.batch_size, self.psi, self.cutoff = batch_size, psi, cutoff
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.counts = {"val": num_val, "test": num_test}
+
+    def check(self, splits: Sequence[str] = ("train", "val")) -> None:
+        """Nothing lies on disk."""
+
+    def count(self, split: str) -> int:
+        """Samples of val or test.
+
+        Raises:
+            DataError: the training split, which has no end.
+        """
+        if split not in self.counts:
+            raise DataError(
+                explain(f"split={split}", "val or test: train is endless", "choose one")
+            )
+        return self.counts[split]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The endless stream of this rank, from the images already seen."""
+        seen = int(getattr(getattr(self.trainer, "lightning_module", None), "images_seen", 0))
+        rank, world = self._place()
+        places = Positions(start=seen, batch_size=self.batch_size, rank=rank, world_size=world)
+        return self._loader("train", places)
+
+    def once(self, split: str) -> DataLoader[Any]:
+        """Every sample of a split once over all ranks."""
+        return self._loader(split, share(self.count(split), self.batch_size, *self._place()))
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation samples."""
+        return self.once("val")
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _loader(self, split: str, places: Iterable[list[int]]) -> DataLoader[Any]:
+        recipe: Recipe = {
+            "split": split,
+            "psi": self.psi,
+            "cutoff": self.cutoff,
+            "image_size": self.image_size,
+        }
+
+        def collate(positions: list[int]) -> Batch:
+            keys = [f"{split}-{position:09d}" for position in positions]
+            return {"key": keys, "position": torch.tensor(positions), "synthetic": recipe}
+
+        return DataLoader(Places(), batch_sampler=places, collate_fn=collate)  # type: ignore[arg-type]
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Positions stay where the seeds are made."""
+        return batch

@@ -1,0 +1,143 @@
+"""BDInvert's base-code encoder: from a downscaled image to the feature map in the middle of G.
+
+Source: Kang et al., "GAN Inversion for Out-of-Range Images with Geometric Transformations", arXiv
+2108.08998, sec. 3.2.
+
+    wp    [B,L,D]    codes of z ~ N(0,I), truncated: psi 0.7 on the first 8 rows
+    I     [B,3,R,R]  G(wp), a sample: training needs no images
+    I_low [B,3,8h,8h]  I made smaller                 f     [B,C,h,h]  = E(I_low), the base code
+    I_rec [B,3,R,R]  = G(f, wp): f replaces the features at h x h px, coarser RGB is dropped; only
+                     the rows of wp above them matter, and they are the true ones
+
+    L_enc = mse |I_rec - I|^2 + lpips LPIPS(I_rec, I) at 256 px or less                  sec. 3.2
+    the rate falls to a tenth every `decay_every` images
+
+Regressing f itself was tried in the paper, and hurts.
+
+Differs from the released code in: images are made smaller by bicubic interpolation with
+antialiasing (released: Lanczos, in 8 bits on the CPU), on both sides of LPIPS (released: its I_rec
+without antialiasing). The dataset must be synthetic: no other has the codes of its images.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganinv.core.errors import ConfigError, explain
+from ganinv.core.interface import Batch, Noise
+from ganinv.loss.term import Terms
+from ganinv.method.base import OptimizerFactory
+from ganinv.method.inverting import GRID_IMAGES, Inverting
+from ganinv.optimizer.schedule import scale_rate
+
+
+def smaller(image: Tensor, side: int) -> Tensor:
+    """[B,3,R,R] -> [B,3,side,side] in [-1,1], bicubic with antialiasing; larger never."""
+    if image.shape[-1] <= side:
+        return image
+    size = (side, side)
+    return F.interpolate(image, size, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+class BDInvert(Inverting):
+    """BDInvert's encoder training; see the module. Further arguments as `Inverting`.
+
+    Args:
+        mse_weight: weight of the first term.
+        perceptual_side: px to which both images are made smaller for the loss group's terms.
+        decay_every: images in which the rate falls to a tenth.
+    """
+
+    inverts = False
+
+    def __init__(
+        self,
+        *,
+        generator: nn.Module,
+        encoder: nn.Module,
+        loss: Terms,
+        optimizer: OptimizerFactory,
+        mse_weight: float,
+        perceptual_side: int,
+        decay_every: int,
+        noise: Noise,
+        seed: int,
+        accumulate: int,
+        clip_norm: float | None,
+        max_nonfinite: int,
+    ) -> None:
+        super().__init__(
+            generator=generator,
+            encoder=encoder,
+            loss=loss,
+            optimizer=optimizer,
+            start_from_w_avg=False,
+            noise=noise,
+            seed=seed,
+            accumulate=accumulate,
+            clip_norm=clip_norm,
+            max_nonfinite=max_nonfinite,
+        )
+        self.mse_weight, self.perceptual_side = mse_weight, perceptual_side
+        self.decay_every = decay_every
+
+    def images(self, batch: Batch) -> Tensor:
+        """I [B,3,R,R] at G's own size.
+
+        Raises:
+            ConfigError: the dataset has images, but no codes.
+        """
+        if "synthetic" not in batch:
+            raise ConfigError(
+                explain(
+                    "method=bdinvert with a dataset of images",
+                    "dataset=synthetic: it needs the codes of its images",
+                    "leave dataset out, or set dataset=synthetic",
+                )
+            )
+        self.wp = self.sampled(batch)
+        with torch.no_grad():
+            return self.G.synthesis(self.wp, noise="const")
+
+    def step(self, x: Tensor, batch: Batch) -> None:
+        """E descends L_enc."""
+        scale_rate(self._optimizer("E"), 0.1 ** (self.images_seen // self.decay_every))
+        with self.play("E"):
+            self.descend("E", (self.loss_enc(*chunk) for chunk in self.chunks(x, self.wp)))
+
+    def base_code(self, image: Tensor) -> Tensor:
+        """I [B,3,R,R] -> f [B,C,h,h]."""
+        side: int = self.E.input_size[0]  # type: ignore[index, assignment]
+        f: Tensor = self.E(smaller(image, side))
+        return f
+
+    def rebuilt(self, image: Tensor, wp: Tensor) -> Tensor:
+        """I_rec [B,3,R,R]."""
+        return self.G.synthesis(wp, f=self.base_code(image), noise=self.noise)
+
+    def terms_of(self, rebuilt: Tensor, image: Tensor) -> dict[str, Tensor]:
+        """mse and the loss group's terms; name -> [B]."""
+        low = [smaller(x, self.perceptual_side) for x in (rebuilt, image)]
+        return {"mse": (rebuilt - image).square().mean((1, 2, 3))} | self.terms.image(*low)
+
+    def loss_enc(self, image: Tensor, wp: Tensor) -> Tensor:
+        """L_enc, the mean over the images of a chunk."""
+        values = self.terms_of(self.rebuilt(image, wp), image)
+        self.watch("mse", values["mse"])
+        return self.measured_total(values) + self.mse_weight * values["mse"].mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """L_enc of other samples; the first ones are drawn."""
+        x = self.images(batch)
+        x_hat = self.rebuilt(x, self.wp)
+        values = self.terms_of(x_hat, x)
+        values["total"] = self.weighted(values) + self.mse_weight * values["mse"]
+        self.add_up(values)
+        if batch_idx == 0:
+            self.grid = self.draw(x[:GRID_IMAGES], x_hat[:GRID_IMAGES])
+
+    def next_commands(self, checkpoint: str) -> list[str]:
+        """Nothing yet: f alone is no inversion."""
+        return []
