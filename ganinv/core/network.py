@@ -42,13 +42,7 @@ def filled(
                 "check the file",
             )
         ) from error
-    wrong = [f"no {key}" for key in own if key not in state]
-    wrong += [f"an unknown {key}" for key in state if key not in own]
-    wrong += [
-        f"{key} of {list(state[key].shape)} instead of {list(value.shape)}"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
+    wrong = misfits(own, state)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise WeightsError(
@@ -61,3 +55,15 @@ def filled(
     network = kind(**architecture)
     network.load_state_dict(dict(state))
     return network
+
+
+def misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `state` from filling a network whose state dict is `own`, in words."""
+    wrong = [f"no {key}" for key in own if key not in state]
+    wrong += [f"an unknown {key}" for key in state if key not in own]
+    wrong += [
+        f"{key} of {list(state[key].shape)} instead of {list(value.shape)}"
+        for key, value in own.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    return wrong

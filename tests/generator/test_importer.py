@@ -137,3 +137,14 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys):
     with pytest.raises(WeightsError, match="never runs code stored in"):
         load_generator(weights=str(path), resolution=None, origin=None)
     assert "executed" not in capsys.readouterr().out
+
+
+def test_a_rosinality_file_that_asks_for_more_than_it_holds(tmp_path):
+    """Many tiny convolutions say a resolution of millions of px."""
+    small = rosinality.export_state(tiny())
+    for count in (14, 40, 400):
+        state = {key: value for key, value in small.items() if not key.startswith("noises")}
+        state |= {f"convs.{i}.conv.weight": torch.zeros(1, 1, 1, 3, 3) for i in range(count)}
+        torch.save({"g_ema": state}, tmp_path / "g.pt")
+        with pytest.raises(WeightsError, match="expected"):
+            load_generator(weights=str(tmp_path / "g.pt"), resolution=None, origin=None)

@@ -22,6 +22,8 @@ from ganinv.core.errors import WeightsError, explain
 from ganinv.core.op import setup_filter
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 
+MAX_RESOLUTION = 1 << 13  # px
+
 
 def names(resolution: int, mapping_layers: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     """our key -> (their key, their leading dimensions of size one).
@@ -89,7 +91,9 @@ def architecture_of(state: dict[str, Tensor]) -> dict[str, Any]:
         for j in range(len(convs) // 2):
             channels[8 * 2**j] = state[f"convs.{2 * j}.conv.weight"].shape[1]
         w_dim, z_dim = state["style.1.weight"].shape
-    except (KeyError, IndexError, ValueError) as error:
+        if not 8 <= resolution <= MAX_RESOLUTION:
+            raise ValueError(f"blocks of a usual number ({len(convs)} convolutions)")
+    except (AttributeError, KeyError, IndexError, ValueError) as error:
         raise WeightsError(
             explain(
                 f"a state dict without {error}",
@@ -116,21 +120,25 @@ def import_state(state: dict[str, Tensor], latent_avg: Tensor | None) -> StyleGA
     Raises:
         WeightsError: a tensor is missing or has another shape.
     """
-    generator = StyleGAN2Generator(**architecture_of(state))
-    ours = generator.state_dict()
-    table = names(generator.resolution, generator.architecture["mapping_layers"])
-    for key, (theirs, _) in table.items():
+    architecture = architecture_of(state)
+    with torch.device("meta"):  # shapes only: no memory for what the file does not fill
+        empty = StyleGAN2Generator(**architecture).state_dict()
+    read: dict[str, Tensor] = {}
+    for key, (theirs, _) in names(
+        architecture["resolution"], architecture["mapping_layers"]
+    ).items():
         if theirs not in state:
             if key.endswith("noise_const"):
                 continue  # old files carry no noise; the fresh maps stay
             raise WeightsError(f"the file has no {theirs}; expected a complete g_ema state dict")
-        if state[theirs].numel() != ours[key].numel():
+        if state[theirs].numel() != empty[key].numel():
             raise WeightsError(
                 f"{theirs} has shape {tuple(state[theirs].shape)}; "
-                f"expected {tuple(ours[key].shape)} up to leading ones"
+                f"expected {tuple(empty[key].shape)} up to leading ones"
             )
-        ours[key] = state[theirs].reshape(ours[key].shape)
-    generator.load_state_dict(ours)
+        read[key] = state[theirs].reshape(empty[key].shape)
+    generator = StyleGAN2Generator(**architecture)
+    generator.load_state_dict(generator.state_dict() | read)
     if latent_avg is None:
         with torch.no_grad():
             z = torch.randn(10_000, generator.z_dim, generator=torch.Generator().manual_seed(0))
