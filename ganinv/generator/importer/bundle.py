@@ -3,7 +3,8 @@
 Metadata (JSON): `format` "ganinv-generator", `kind` (a class named in KINDS), `architecture` (the
 constructor's arguments), `recipe` (how it was trained). Tensors: `G.<key>` of the generator and,
 where the discriminator travels along, `D.<key>` with `discriminator` (its constructor's arguments)
-and `discriminator_kind` (its class). float16 on disk but for a few buffers, float32 in memory.
+and `discriminator_kind` (its class). float16 on disk but for a few buffers (float32 where the file
+was imported), float32 in memory.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ def save_bundle(
     generator: AnyGenerator,
     recipe: dict[str, Any],
     discriminator: nn.Module | None = None,
+    *,
+    half: bool = True,
 ) -> None:
-    """Write a generator (and its discriminator) as float16, atomically."""
+    """Write a generator (and its discriminator), atomically; as float16, or as it is."""
     networks: dict[str, nn.Module] = {"G": generator}
     metadata: dict[str, Any] = {
         "format": "ganinv-generator",
@@ -48,7 +51,7 @@ def save_bundle(
         metadata["discriminator_kind"] = type(discriminator).__name__
     tensors = {
         f"{letter}.{key}": value.half()
-        if value.is_floating_point() and not key.endswith(EXACT)
+        if half and value.is_floating_point() and not key.endswith(EXACT)
         else value
         for letter, network in networks.items()
         for key, value in network.state_dict().items()

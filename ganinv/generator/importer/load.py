@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ganinv.core.errors import WeightsError, WeightsMissing, explain
 from ganinv.core.io import load_tensors, sha256_file
 from ganinv.core.network import filled
-from ganinv.generator.importer import genforce, nvidia, rosinality
+from ganinv.generator.importer import genforce, nvidia, nvidia_state, rosinality
 from ganinv.generator.importer.bundle import AnyGenerator, load_bundle, load_discriminator_state
 
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -88,6 +88,8 @@ def _from_torch(path: Path) -> AnyGenerator:
     content = _read(path)
     average = content.get("latent_avg")
     average = average if isinstance(average, Tensor) else None
+    if nvidia_state.is_state(content):
+        return nvidia_state.import_state(content)
     if "g_ema" in content:
         return rosinality.import_state(content["g_ema"], average)
     state = content.get("state_dict", content)

@@ -1,0 +1,112 @@
+"""`ganinv export`: a trained model to a file that other code opens."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ganinv.core.errors import ConfigError, explain
+
+if TYPE_CHECKING:
+    from ganinv.export.inverter import Inverter
+    from ganinv.generator.importer.bundle import AnyGenerator
+
+OFFICIAL = ("psp", "e4e", "restyle")
+FOLDERS = ("genforce", "onnx", "torch-export")  # several files
+TARGETS = (*OFFICIAL, "genforce", "nvidia-state", "safetensors", "onnx", "torch-export")
+EXAMPLES = """examples:
+  ganinv export runs/NAME/checkpoints/best.ckpt --to safetensors --out e4e.safetensors
+  ganinv export runs/NAME/checkpoints/best.ckpt --to e4e --out e4e.pt
+  ganinv export e4e_ffhq_encode.pt --to onnx --out e4e_onnx
+  ganinv export ffhq.pkl --to nvidia-state --out ffhq.pt
+
+CHECKPOINT is a .ckpt of train.py, a bundle, a checkpoint of pSp, e4e or ReStyle, or a generator.
+genforce, onnx and torch-export write several files into the folder OUT, the others the file OUT.
+docs/INTEROP.md says who opens what.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write a trained model in a form that other code opens",
+        description="Write a trained encoder, its generator, or both, for another program.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--to", required=True, choices=TARGETS, metavar="|".join(TARGETS))
+    parser.add_argument("--out", type=Path, required=True, help="file or folder, not there yet")
+    parser.add_argument(
+        "--generator", type=Path, metavar="FILE", help="the generator, where it is no longer"
+        " at the path that the checkpoint names",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dataset-type", metavar="NAME", help="psp, e4e, restyle: what their scripts shall take "
+        "the images for, e.g. church_encode; default by the size of the images",
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export."""
+    if args.out.exists():
+        raise ConfigError(
+            explain(f"--out {args.out}, which exists", "a name that is free",
+                    "choose another; nothing was overwritten")
+        )  # fmt: skip
+    if args.dataset_type is not None and args.to not in OFFICIAL:
+        raise ConfigError(
+            explain(f"--dataset-type with --to {args.to}", f"--to {', '.join(OFFICIAL)}",
+                    "leave it out")
+        )  # fmt: skip
+    from ganinv.cli.model import open_model
+
+    model, words = open_model(args.checkpoint, args.generator)
+    print(f"{args.checkpoint}: {words}")
+    for path in write(model, args.to, args.out, args.dataset_type):
+        print(f"{path}  ({path.stat().st_size / 2**20:,.1f} MiB)")
+    return 0
+
+
+def write(
+    model: Inverter | AnyGenerator, to: str, out: Path, dataset_type: str | None
+) -> list[Path]:
+    """Write a model in the form `to`; returns the files.
+
+    Raises:
+        ConfigError: a model that the target cannot represent.
+    """
+    from ganinv.export import bundle, graph, official, plain
+    from ganinv.export.inverter import Inverter
+    from ganinv.generator.importer.bundle import save_bundle
+
+    inverter = model if isinstance(model, Inverter) else None
+    generator = model.generator if isinstance(model, Inverter) else model
+    if to == "genforce":
+        return plain.write_genforce(out, model)
+    if to == "nvidia-state":
+        plain.write_nvidia(out, generator)
+        return [out]
+    if to == "onnx":
+        return graph.write_onnx(out, model)
+    if to == "torch-export":
+        return graph.write_programs(out, model)
+    if to == "safetensors" and inverter is None:
+        save_bundle(out, generator, {"from": generator.source}, half=False)
+        return [out]
+    if inverter is None:
+        raise ConfigError(
+            explain(f"--to {to}, and a generator without an encoder", "an encoder with it",
+                    "pass the checkpoint of an encoder; for the generator alone use --to "
+                    "safetensors, nvidia-state, genforce, onnx or torch-export")
+        )  # fmt: skip
+    if to == "safetensors":
+        if out.suffix != ".safetensors":
+            raise ConfigError(f"--out {out}; expected a name that ends in .safetensors")
+        bundle.write(out, inverter)
+    else:
+        official.write(out, inverter, to, dataset_type)
+    return [out]

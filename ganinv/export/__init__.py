@@ -1,0 +1,1 @@
+"""What leaves ganinv and what comes back: bundles, the official checkpoints, graphs."""

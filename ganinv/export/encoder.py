@@ -1,0 +1,118 @@
+"""The encoders that a file may name, and building one for the tensors of a file.
+
+A file never says which code builds its network: it says a name of this list.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganinv.core.errors import USER_ERRORS, WeightsError, explain
+from ganinv.core.network import misfits
+from ganinv.encoder.e4e import Encoder4Editing
+from ganinv.encoder.idinvert import DomainGuidedEncoder, DomainGuidedEncoder5x5
+from ganinv.encoder.psp import GradualStyleEncoder, PyramidEncoder, WEncoder, WPlusEncoder
+from ganinv.encoder.restyle import ReStyleEncoder, ReStyleEncoder4Editing
+
+ENCODERS: dict[str, type[nn.Module]] = {
+    kind.__name__: kind
+    for kind in (
+        GradualStyleEncoder,
+        WEncoder,
+        WPlusEncoder,
+        Encoder4Editing,
+        ReStyleEncoder,
+        ReStyleEncoder4Editing,
+        DomainGuidedEncoder,
+        DomainGuidedEncoder5x5,
+    )
+}
+REFINING = ("ReStyleEncoder", "ReStyleEncoder4Editing")  # they read the image and the present one
+MAX_NUMBER = 1 << 16  # of a constructor's argument: sizes, rows, channels
+
+
+def build_encoder(
+    kind: str, architecture: Mapping[str, Any], state: Mapping[str, Tensor], source: str
+) -> nn.Module:
+    """An encoder in eval mode, its weights those of `state`, not copied.
+
+    Args:
+        kind: a name of ENCODERS.
+        architecture: its constructor's arguments.
+        state: its complete state dict.
+        source: what the tensors come from, for the message.
+
+    Raises:
+        WeightsError: an unknown kind, arguments that build none, or tensors that do not fit.
+    """
+    if kind not in ENCODERS:
+        raise WeightsError(
+            explain(f"{source} with an encoder of class {kind!r}", f"one of {', '.join(ENCODERS)}",
+                    "check the file")
+        )  # fmt: skip
+    constructor = ENCODERS[kind]
+    known = inspect.signature(constructor.__init__).parameters
+    fault = next((f"an unknown setting {key!r}" for key in architecture if key not in known), None)
+    fault = fault or next((key for key, v in architecture.items() if not _reasonable(v)), None)
+    network: nn.Module | None = None
+    if fault is None:
+        try:
+            with torch.device("meta"), _without_start():  # shapes only: no memory yet
+                network = constructor(**architecture)
+        except (*USER_ERRORS, ArithmeticError, RuntimeError, TypeError) as error:
+            fault = str(error)
+    if network is None:
+        raise WeightsError(
+            explain(f"{source} with settings that make no {kind} ({fault})",
+                    "those of a trained encoder", "check the file")
+        )  # fmt: skip
+    own = network.state_dict()
+    if wrong := misfits(own, state):
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise WeightsError(
+            explain(f"{source} with {', '.join(wrong[:3])}{more}",
+                    f"the {len(own)} tensors of {kind}", "pass a complete checkpoint")
+        )  # fmt: skip
+    converted = {key: state[key].to(value.dtype) for key, value in own.items()}
+    network.load_state_dict(converted, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _reasonable(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) <= 2 and all(type(v) is int and _reasonable(v) for v in value)
+    return (
+        value is None
+        or (type(value) is int and 0 < value <= MAX_NUMBER)
+        or (type(value) is str and len(value) < 100)
+    )
+
+
+class _without_start:  # noqa: N801
+    """No word on what the encoder would start from: the file fills it."""
+
+    def __enter__(self) -> None:
+        self.log = logging.getLogger("ganinv.backbone")
+        self.before = self.log.level
+        self.log.setLevel(logging.ERROR)
+
+    def __exit__(self, *error: object) -> None:
+        self.log.setLevel(self.before)
+
+
+@torch.no_grad()
+def close_heads(encoder: nn.Module, stage: int) -> None:
+    """Make an e4e encoder that is trained up to row `stage` say the same with all rows open: the
+    last layer of each closed head becomes zero, and so does its offset."""
+    heads = encoder.get_submodule("styles")
+    assert isinstance(encoder, PyramidEncoder | ReStyleEncoder4Editing)
+    assert isinstance(heads, nn.ModuleList)
+    for head in heads[stage + 1 :]:
+        for parameter in head.get_submodule("linear").parameters():
+            parameter.zero_()

@@ -1,0 +1,109 @@
+"""Feature networks as the trainers of pSp and e4e use them, checked and brought into plain form.
+
+ArcFace   `model_ir_se50.pth`: a bare state dict of 397 tensors
+MoCo v2   a training checkpoint: {"state_dict": module.encoder_q.*, ...}; what remains is a
+          ResNet-50 under torchvision's names, its last layer left out
+BDInvert  {"encoder": state dict, "optimizer": ..., ...}; what remains is the base-code encoder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models import resnet50
+
+from ganinv.backbone.irse import ArcFaceNet
+from ganinv.core.errors import WeightsError, explain
+from ganinv.core.network import misfits
+from ganinv.encoder.base_code import HALVINGS, BaseCodeEncoder
+
+QUERY = "module.encoder_q."
+
+
+def is_arcface(content: Any) -> bool:
+    """Whether a torch file is ArcFace's IR-SE50."""
+    return isinstance(content, dict) and {"input_layer.0.weight", "output_layer.3.weight"} <= set(
+        content
+    )
+
+
+def is_moco(content: Any) -> bool:
+    """Whether a torch file is a training checkpoint of MoCo."""
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    return isinstance(state, dict) and f"{QUERY}conv1.weight" in state
+
+
+def is_base_code(content: Any) -> bool:
+    """Whether a torch file is BDInvert's base-code encoder."""
+    state = content.get("encoder", content) if isinstance(content, dict) else None
+    return isinstance(state, dict) and {"model.0.weight", "model.1.running_mean"} <= set(state)
+
+
+def arcface(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The checked state dict of ArcFace.
+
+    Raises:
+        WeightsError: tensors missing, left over or of another shape.
+    """
+    with torch.device("meta"):
+        own = ArcFaceNet().state_dict()
+    return _checked(own, content, "a file that looks like ArcFace's")
+
+
+def moco(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The ResNet-50 of a MoCo checkpoint under torchvision's names, without `fc`.
+
+    Raises:
+        WeightsError: tensors missing, left over or of another shape.
+    """
+    state = {
+        key.removeprefix(QUERY): value
+        for key, value in content["state_dict"].items()
+        if key.startswith(QUERY) and not key.startswith(f"{QUERY}fc.")
+    }
+    with torch.device("meta"):
+        own = resnet50(weights=None).state_dict()
+    own = {key: value for key, value in own.items() if not key.startswith("fc.")}
+    return _checked(own, state, "a MoCo checkpoint")
+
+
+def base_code(content: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Tensor]]:
+    """What BDInvert's file says of the encoder's constructor's arguments (all but `side`, which a
+    convolutional network does not have), and its state dict.
+
+    Raises:
+        WeightsError: tensors missing, left over or of another shape.
+    """
+    state = dict(content.get("encoder", content))
+    convolutions = sorted(
+        int(key.split(".")[1])
+        for key, value in state.items()
+        if isinstance(value, Tensor) and value.ndim == 4 and key.count(".") == 2
+    )
+    if len(convolutions) < 3 * HALVINGS:
+        raise WeightsError("a base-code encoder of too few convolutions; check the file")
+    shapes = [state[f"model.{i}.weight"].shape for i in convolutions]
+    architecture = {
+        "channels": int(shapes[-1][0]),
+        "input_nc": int(shapes[0][1]),
+        "channel_base": int(shapes[0][0]),
+        "channel_max": max(int(shape[0]) for shape in shapes[:-2]),
+    }
+    with torch.device("meta"):
+        own = BaseCodeEncoder(side=1, **architecture).state_dict()
+    return architecture, _checked(own, state, "a base-code encoder")
+
+
+def _checked(own: Mapping[str, Tensor], state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    if any(not isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{source} with entries that are no tensors; check the file")
+    if wrong := misfits(own, state):
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise WeightsError(
+            explain(f"{source} with {', '.join(wrong[:3])}{more}", f"{len(own)} tensors",
+                    "pass the published file")
+        )  # fmt: skip
+    return {key: state[key].contiguous() for key in own}

@@ -1,0 +1,109 @@
+"""NVIDIA's generators as plain tensors and values, written and read: what remains of a `.pkl` when
+its Python source is left out.
+
+    file   {"G_ema": state dict, "class": "training.networks_stylegan2.Generator" or
+           "...stylegan3...", "init_kwargs": {...}}
+
+    G = Generator(**file["init_kwargs"]); G.load_state_dict(file["G_ema"])     with NVIDIA's classes
+
+The state dict's keys are ours; `init_kwargs` are nested as stylegan2-ada-pytorch has them, or flat
+as stylegan3 has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ganinv.core.errors import ConfigError, WeightsError, explain
+from ganinv.core.network import filled
+from ganinv.generator.stylegan import StyleGANGenerator
+from ganinv.generator.stylegan2 import StyleGAN2Generator
+from ganinv.generator.stylegan3 import StyleGAN3Generator
+
+CLASSES: dict[str, type[StyleGAN2Generator] | type[StyleGAN3Generator]] = {
+    "training.networks_stylegan2.Generator": StyleGAN2Generator,
+    "training.networks_stylegan3.Generator": StyleGAN3Generator,
+}
+SHARED = {  # our argument -> NVIDIA's
+    "z_dim": "z_dim",
+    "c_dim": "c_dim",
+    "w_dim": "w_dim",
+    "resolution": "img_resolution",
+    "img_channels": "img_channels",
+}
+SYNTHESIS = {
+    StyleGAN2Generator: ("channel_base", "channel_max", "conv_clamp"),
+    StyleGAN3Generator: (
+        "channel_base", "channel_max", "num_layers", "num_critical", "margin_size", "conv_kernel",
+        "use_radial_filters", "conv_clamp",
+    ),
+}  # fmt: skip
+MAX_NUMBER = 1 << 17  # of a setting; channel_base is 65536 at most
+
+
+def export_state(
+    generator: StyleGANGenerator | StyleGAN2Generator | StyleGAN3Generator,
+) -> dict[str, Any]:
+    """The dictionary of the file.
+
+    Raises:
+        ConfigError: a StyleGAN (v1), for which NVIDIA has no PyTorch code.
+    """
+    if isinstance(generator, StyleGANGenerator):
+        raise ConfigError(
+            explain("--to nvidia-state, and a StyleGAN (v1)", "a StyleGAN2 or StyleGAN3: NVIDIA's "
+                    "PyTorch code has no StyleGAN (v1)", "export with --to genforce")
+        )  # fmt: skip
+    a, nested = generator.architecture, isinstance(generator, StyleGAN2Generator)
+    arguments: dict[str, Any] = {theirs: a[ours] for ours, theirs in SHARED.items()}
+    arguments["mapping_kwargs"] = {"num_layers": a["mapping_layers"]}
+    synthesis = {name: a[name] for name in SYNTHESIS[type(generator)]} | {"num_fp16_res": 0}
+    arguments |= {"synthesis_kwargs": synthesis} if nested else synthesis
+    state = generator.state_dict().items()
+    return {
+        "G_ema": {key: value.detach().cpu().contiguous() for key, value in state},
+        "class": next(name for name, kind in CLASSES.items() if isinstance(generator, kind)),
+        "init_kwargs": arguments,
+    }
+
+
+def is_state(content: Mapping[str, Any]) -> bool:
+    """Whether a torch file is one of these."""
+    return {"G_ema", "class", "init_kwargs"} <= set(content)
+
+
+def import_state(content: Mapping[str, Any]) -> StyleGAN2Generator | StyleGAN3Generator:
+    """The generator of a file.
+
+    Raises:
+        WeightsError: another class, settings of another form, or tensors that do not fit.
+    """
+    kind, given, state = CLASSES.get(content["class"]), content["init_kwargs"], content["G_ema"]
+    fault = None if kind is not None else f"the class {str(content['class'])[:60]!r}"
+    try:
+        assert kind is not None
+        flat = {**given, **given.get("synthesis_kwargs", {})}
+        architecture = {ours: flat[theirs] for ours, theirs in SHARED.items()}
+        architecture |= {name: flat[name] for name in SYNTHESIS[kind]}
+        architecture["mapping_layers"] = given["mapping_kwargs"]["num_layers"]
+    except (AssertionError, AttributeError, KeyError, TypeError) as error:
+        fault = fault or f"settings without {error}"
+    else:
+        wrong = [name for name, value in architecture.items() if not _reasonable(value)]
+        fault = f"a strange {wrong[0]}" if wrong else None
+        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+            fault = "a G_ema that is no state dict"
+    if fault is not None or kind is None:
+        raise WeightsError(
+            explain(f"a file of NVIDIA's state with {fault}", f"one of {', '.join(CLASSES)}",
+                    "write it again with ganinv export --to nvidia-state")
+        )  # fmt: skip
+    return filled(kind, architecture, state, "G_ema")
+
+
+def _reasonable(value: Any) -> bool:
+    """A setting: a number of usual size, a switch, or nothing."""
+    return value is None or (type(value) in (int, float, bool) and 0 <= value <= MAX_NUMBER)

@@ -1,0 +1,233 @@
+"""`ganinv export` and `ganinv import`, from files to files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import ganinv
+from ganinv.cli.main import main
+from ganinv.core.io import read_safetensors
+from ganinv.export import official
+from ganinv.export.inverter import Inverter
+from ganinv.generator.importer.bundle import save_bundle
+from ganinv.generator.importer.load import load_discriminator, load_generator
+from ganinv.trainer.checkpoint import load_trained
+from tests.export.models import TINY, inverter, stylegan2
+from tests.export.test_plain import idinvert_model
+from tests.generator.nvidia_files import content, dump
+
+
+def ok(capsys, *arguments):
+    code = main([str(a) for a in arguments])
+    out = capsys.readouterr()
+    assert code == 0, out.err
+    return out.out
+
+
+def refused(capsys, words, *arguments):
+    assert main([str(a) for a in arguments]) == 1
+    said = capsys.readouterr().err
+    assert words in said, said
+
+
+# ------------------------------------------------------------------ a training checkpoint
+
+
+def test_a_checkpoint_becomes_a_bundle(trained, tmp_path, capsys):
+    checkpoint, generator = trained
+    out = ok(
+        capsys, "export", checkpoint, "--to", "safetensors", "--out", tmp_path / "m.safetensors"
+    )
+    assert "Encoder4Editing trained by E4E, after 0.016 kimg, rows above 3 still equal to w" in out
+    loaded = ganinv.load(tmp_path / "m.safetensors")
+    assert isinstance(loaded, Inverter)
+    method = load_trained(checkpoint).method
+    assert method.stage == 3 < method.G.num_ws - 1
+    image = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.inference_mode():
+        wp = method.encode(image)
+        torch.testing.assert_close(loaded.encode(image), wp, rtol=0, atol=1e-5)
+        x_hat = method.decode(wp, image.shape[-2:], "const", None)
+        torch.testing.assert_close(loaded.decode(wp), x_hat, rtol=0, atol=1e-5)
+    assert loaded.config["method"]["_target_"] == "ganinv.method.e4e.E4E"
+    assert loaded.generator.sha256 == load_generator(
+        weights=str(generator), resolution=64, origin=None
+    ).sha256  # fmt: skip
+
+
+def test_what_a_target_cannot_hold(trained, tmp_path, capsys):
+    checkpoint, generator = trained
+    out = tmp_path / "x"
+    words = "the trunk ir_se_small; expected the trunk ir_se50: omertov/encoder4editing builds"
+    refused(capsys, words, "export", checkpoint, "--to", "e4e", "--out", out)
+    words = "--to psp, and a generator without an encoder"
+    refused(capsys, words, "export", generator, "--to", "psp", "--out", out)
+    words = "--to genforce, and a StyleGAN2Generator"
+    refused(capsys, words, "export", checkpoint, "--to", "genforce", "--out", out)
+    refused(
+        capsys, "ends in .safetensors", "export", checkpoint, "--to", "safetensors", "--out", out
+    )
+    words = "--dataset-type with --to onnx"
+    refused(capsys, words, "export", generator, "--to", "onnx", "--out", out, "--dataset-type", "x")
+    assert not out.exists()
+    out.mkdir()
+    words = "which exists; expected a name that is free"
+    refused(capsys, words, "export", checkpoint, "--to", "onnx", "--out", out)
+    refused(capsys, "no file nowhere", "export", "nowhere", "--to", "onnx", "--out", tmp_path / "y")
+
+
+def test_the_generator_of_a_checkpoint(trained, tmp_path, capsys):
+    checkpoint, generator = trained
+    ok(capsys, "export", checkpoint, "--to", "nvidia-state", "--out", tmp_path / "g.pt")
+    ok(
+        capsys,
+        "export",
+        tmp_path / "g.pt",
+        "--to",
+        "safetensors",
+        "--out",
+        tmp_path / "g.safetensors",
+    )
+    mine = load_generator(weights=str(generator), resolution=64, origin=None)
+    back = load_generator(weights=str(tmp_path / "g.safetensors"), resolution=64, origin=None)
+    assert back.architecture == mine.architecture
+    for key, value in mine.state_dict().items():
+        assert torch.equal(back.state_dict()[key], value), key
+
+
+@pytest.mark.slow
+def test_the_graphs_of_a_checkpoint(trained, tmp_path, capsys):
+    ok(capsys, "export", trained[0], "--to", "torch-export", "--out", tmp_path / "graphs")
+    assert {p.name for p in (tmp_path / "graphs").iterdir()} == {
+        "encoder.pt2", "generator.pt2", "inverter.pt2",
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------ import
+
+
+def test_an_official_checkpoint_there_and_back(tmp_path, capsys):
+    """Import into a folder, export again: the same bytes of every tensor."""
+    official.write(tmp_path / "mine.pt", inverter("WEncoder", stylegan2(8)), "psp")
+    out = ok(capsys, "import", tmp_path / "mine.pt", "--out", tmp_path / "w")
+    assert "StyleGAN2Generator of 8 px, num_ws 4" in out and "WEncoder for 256 x 256 px" in out
+    bundle = tmp_path / "w/mine.safetensors"
+    _, told = read_safetensors(bundle)
+    assert told["generator"]["source"] == "mine-generator.safetensors"
+    ok(capsys, "export", bundle, "--to", "psp", "--out", tmp_path / "again.pt")
+    ok(capsys, "export", tmp_path / "mine.pt", "--to", "psp", "--out", tmp_path / "direct.pt")
+    first, *others = (
+        torch.load(tmp_path / name, weights_only=True)
+        for name in ("mine.pt", "again.pt", "direct.pt")
+    )
+    for second in others:
+        assert list(first["state_dict"]) == list(second["state_dict"])
+        assert all(torch.equal(v, second["state_dict"][k]) for k, v in first["state_dict"].items())
+        assert torch.equal(first["latent_avg"], second["latent_avg"])
+    words = "mine.safetensors, which exists"
+    refused(capsys, words, "import", tmp_path / "mine.pt", "--out", tmp_path / "w")
+
+
+def test_nvidia_s_pickle(tmp_path, capsys):
+    generator = stylegan2(16, shape=TINY, clamp=256)
+    (tmp_path / "g.pkl").write_bytes(dump(content(generator)))
+    out = ok(capsys, "import", tmp_path / "g.pkl", "--out", tmp_path)
+    assert "StyleGAN2Generator of 16 px, num_ws 6, w_dim 16" in out
+    back = load_generator(weights=str(tmp_path / "g.safetensors"), resolution=16, origin=None)
+    for key, value in generator.state_dict().items():
+        assert torch.equal(back.state_dict()[key], value), key  # float32, as in the file
+
+
+def test_a_discriminator_travels_along(trained, tmp_path, capsys):
+    from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
+    from ganinv.generator.importer import rosinality
+
+    generator = stylegan2(16, shape=TINY)
+    critic = StyleGAN2Discriminator(
+        c_dim=0, resolution=16, img_channels=3, channel_base=128, channel_max=8, conv_clamp=None,
+        mbstd_group_size=4,
+    )  # fmt: skip
+    file = {"g_ema": rosinality.export_state(generator), "latent_avg": generator.w_avg}
+    file["d"] = rosinality.export_discriminator(critic.state_dict(), 16)
+    torch.save(file, tmp_path / "gan.pt")
+    out = ok(capsys, "import", tmp_path / "gan.pt", "--out", tmp_path)
+    assert "with its discriminator" in out
+    weights = load_discriminator(weights=str(tmp_path / "gan.safetensors"), origin=None)
+    for key, value in critic.state_dict().items():
+        assert torch.equal(weights.state[key], value), key
+
+
+def test_idinvert_s_pair(tmp_path, capsys):
+    from ganinv.export import plain
+
+    plain.write_genforce(tmp_path / "mine", idinvert_model())
+    encoder, generator = (
+        tmp_path / "mine" / f"mine_{part}.pth" for part in ("encoder", "generator")
+    )
+    refused(capsys, "its generator beside it", "import", encoder, "--out", tmp_path)
+    ok(capsys, "import", encoder, "--generator", generator, "--out", tmp_path)
+    assert ganinv.load(tmp_path / "mine_encoder.safetensors").kind == "DomainGuidedEncoder"
+    ok(capsys, "export", tmp_path / "mine_encoder.safetensors", "--to", "genforce", "--out",
+       tmp_path / "again")  # fmt: skip
+    for part in ("encoder", "generator"):
+        first = torch.load(tmp_path / f"mine/mine_{part}.pth", weights_only=True)
+        second = torch.load(tmp_path / f"again/again_{part}.pth", weights_only=True)
+        assert set(first) == set(second) and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_boundaries(tmp_path, capsys):
+    rows = np.random.default_rng(0).standard_normal((1, 14, 512))
+    np.save(tmp_path / "age.npy", rows)
+    out = ok(capsys, "import", tmp_path / "age.npy", "--out", tmp_path)
+    assert "a boundary, 1x14x512, all rows" in out
+    tensors, told = read_safetensors(tmp_path / "age.safetensors")
+    assert told["format"] == "ganinv-boundary" and told["rows"] is None
+    assert np.array_equal(tensors["boundary"].numpy(), rows.astype(np.float32))
+
+
+def test_feature_networks(tmp_path, capsys):
+    from tests.export.test_feature import moco_file
+    from tests.golden_tools import case
+
+    torch.save(moco_file(), tmp_path / "moco.pth.tar")
+    assert "MoCo's ResNet-50" in ok(capsys, "import", tmp_path / "moco.pth.tar", "--out", tmp_path)
+    assert "conv1.weight" in torch.load(tmp_path / "moco_v2_resnet50.pth", weights_only=True)
+    torch.save({"encoder": case("bdinvert_base_encoder_64_8").state()}, tmp_path / "base.pth")
+    assert "base-code encoder" in ok(capsys, "import", tmp_path / "base.pth", "--out", tmp_path)
+    _, told = read_safetensors(tmp_path / "base.safetensors")
+    assert told["kind"] == "BaseCodeEncoder" and told["architecture"]["input_nc"] == 3
+
+
+def test_what_is_not_imported(trained, tmp_path, capsys):
+    checkpoint, generator = trained
+    refused(capsys, "a checkpoint of ganinv", "import", checkpoint, "--out", tmp_path)
+    refused(capsys, "need no import", "import", generator, "--out", tmp_path)
+    refused(capsys, "no file nowhere", "import", "nowhere", "--out", tmp_path)
+    torch.save({"epoch": 1}, tmp_path / "odd.pt")
+    refused(capsys, "entries ['epoch']", "import", tmp_path / "odd.pt", "--out", tmp_path)
+    torch.save([1], tmp_path / "list.pt")
+    refused(capsys, "holds a list", "import", tmp_path / "list.pt", "--out", tmp_path)
+    (tmp_path / "text.pt").write_text("hello")
+    refused(capsys, "text.pt", "import", tmp_path / "text.pt", "--out", tmp_path)
+
+
+def test_a_gan_s_checkpoint_gives_its_average(tmp_path, capsys):
+    from tests.runs import overrides, run
+
+    folder = tmp_path / "gan"
+    run([*overrides("gan", tmp_path, tmp_path / "cache"), f"run_dir={folder}",
+         "trainer.max_kimg=0.008"])  # fmt: skip
+    checkpoint = folder / "checkpoints/last.ckpt"
+    ok(capsys, "export", checkpoint, "--to", "safetensors", "--out", tmp_path / "g.safetensors")
+    back = load_generator(weights=str(tmp_path / "g.safetensors"), resolution=64, origin=None)
+    average = load_trained(checkpoint).method.G_ema
+    for key, value in average.state_dict().items():
+        assert torch.equal(back.state_dict()[key], value), key
+
+
+def test_save_bundle_still_writes_half(tmp_path):
+    save_bundle(tmp_path / "h.safetensors", stylegan2(16, shape=TINY), {})
+    tensors, told = read_safetensors(tmp_path / "h.safetensors")
+    assert tensors["G.mapping.fc0.weight"].dtype == torch.float16 and json.dumps(told)

@@ -1,0 +1,198 @@
+"""`ganinv invert`: codes and pictures of every image, in any batches and processes, resumed after a
+stop; what cannot be read is named, and nothing is written over."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ganinv
+from ganinv.cli import invert
+from ganinv.cli.main import main
+from ganinv.core.image import to_uint8, to_unit
+from ganinv.trainer.checkpoint import load_trained
+from tests.export.models import TINY, inverter, stylegan2
+
+
+def picture(seed, size):
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Seven images in two folders, and one that is broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "sub").mkdir()
+    for i in range(5):
+        picture(i, (64, 64)).save(folder / f"{i}.png")
+    picture(5, (80, 64)).save(folder / "sub/wide photo.png")
+    picture(6, (64, 64)).save(folder / "sub/7.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
+    return folder
+
+
+def ok(capsys, *arguments):
+    code = main(["invert", *(str(a) for a in arguments)])
+    out = capsys.readouterr()
+    assert code == 0, out.err
+    return out.out
+
+
+def refused(capsys, words, *arguments):
+    assert main(["invert", *(str(a) for a in arguments)]) == 1
+    said = capsys.readouterr().err
+    assert words in said, said
+
+
+def result(out):
+    codes = torch.load(out / "latents.pt", weights_only=True)
+    told = json.loads((out / "invert.json").read_text())
+    return codes, told["images"], told["failed"]
+
+
+NAMES = ["0.png", "1.png", "2.png", "3.png", "4.png", "sub/7.png", "sub/wide photo.png"]
+
+
+def test_codes_and_pictures_are_the_method_s(trained, folder, tmp_path, capsys):
+    checkpoint, _ = trained
+    said = ok(capsys, checkpoint, folder, "--out", tmp_path / "o", "--batch-size", 3)
+    codes, names, failed = result(tmp_path / "o")
+    assert names == NAMES and codes.shape == (7, 10, 16) and codes.dtype == torch.float32
+    assert "7 images, latents.pt and latents.npy [7x10x16]" in said
+    assert [name for name, _ in failed] == ["broken.png"] and "broken.png" in said
+    array = np.load(tmp_path / "o/latents.npy", allow_pickle=False)
+    assert np.array_equal(array, codes.numpy())
+    method = load_trained(checkpoint).method
+    for name, code in zip(NAMES, codes, strict=True):
+        image = Image.open(folder / name).convert("RGB")
+        if image.width > 64:
+            image = image.crop((8, 0, 72, 64))  # the centre
+        x = to_unit(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
+        with torch.inference_mode():
+            wp = method.encode(x)
+            x_hat = to_uint8(method.decode(wp, x.shape[-2:], "const", None))[0]
+        torch.testing.assert_close(code, wp[0], rtol=0, atol=1e-5)
+        saved = np.array(Image.open(tmp_path / "o/images" / name)).astype(int)
+        assert np.abs(saved - x_hat.permute(1, 2, 0).numpy()).max() <= 1
+    assert not (tmp_path / "o/.parts").exists()
+
+
+@pytest.mark.slow
+def test_batches_and_processes_change_nothing(trained, folder, tmp_path, capsys):
+    checkpoint, _ = trained
+    ok(capsys, checkpoint, folder, "--out", tmp_path / "a", "--batch-size", 2)
+    ok(capsys, checkpoint, folder, "--out", tmp_path / "b", "--batch-size", 2, "--processes", 2)
+    ok(capsys, checkpoint, folder, "--out", tmp_path / "c", "--batch-size", 50)
+    (first, names, _), (second, *_), (third, others, _) = (result(tmp_path / k) for k in "abc")
+    assert names == others == NAMES
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-5)
+    torch.testing.assert_close(first, third, rtol=0, atol=1e-5)
+
+
+def test_a_stopped_command_goes_on(trained, folder, tmp_path, capsys, monkeypatch):
+    checkpoint, _ = trained
+    command = (checkpoint, folder, "--out", tmp_path / "o", "--batch-size", 2)
+    whole = invert.Worker.invert
+
+    def stop(self, number):
+        if number == 2:
+            raise KeyboardInterrupt
+        return whole(self, number)
+
+    monkeypatch.setattr(invert.Worker, "invert", stop)
+    assert main(["invert", *(str(a) for a in command)]) == 130
+    said = capsys.readouterr()
+    assert "run the same command again to go on" in said.out
+    assert not (tmp_path / "o/latents.pt").exists()
+    done = []
+    monkeypatch.setattr(invert.Worker, "invert", lambda self, n: done.append(n) or whole(self, n))
+    words = "begun with other batch_size; expected the same command"
+    refused(capsys, words, *command[:-1], 3)
+    assert "going on after 2 of 4 batches" in ok(capsys, *command)
+    assert done == [2, 3]
+    monkeypatch.undo()
+    ok(capsys, *command[:3], tmp_path / "whole", "--batch-size", 2)
+    assert torch.equal(result(tmp_path / "o")[0], result(tmp_path / "whole")[0])
+    assert "already done by the same command" in ok(capsys, *command)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "0.png").unlink()
+    refused(capsys, "begun with other images_sha256", checkpoint, copy, *command[2:])
+
+
+def test_a_bundle_and_an_official_checkpoint(trained, folder, tmp_path, capsys):
+    from ganinv.export import official
+
+    checkpoint, _ = trained
+    bundle = tmp_path / "m.safetensors"
+    assert main(["export", str(checkpoint), "--to", "safetensors", "--out", str(bundle)]) == 0
+    ok(capsys, checkpoint, folder, "--out", tmp_path / "a")
+    ok(capsys, bundle, folder, "--out", tmp_path / "b")
+    torch.testing.assert_close(result(tmp_path / "a")[0], result(tmp_path / "b")[0])
+    model = inverter("WEncoder", stylegan2(8))
+    official.write(tmp_path / "w.pt", model, "e4e")
+    (tmp_path / "one").mkdir()
+    picture(1, (256, 256)).save(tmp_path / "one/x.webp", lossless=True)
+    ok(capsys, tmp_path / "w.pt", tmp_path / "one", "--out", tmp_path / "c")
+    codes, names, _ = result(tmp_path / "c")
+    assert names == ["x.webp"] and codes.shape == (1, 4, 512)
+    assert Image.open(tmp_path / "c/images/x.png").size == (8, 8)
+
+
+def test_names_that_meet_and_names_that_lead_elsewhere(trained, tmp_path, capsys):
+    names = ["a.png", "a.jpg", "a.jpg.png", "../up.png", "/root.png", "b/../../c.png"]
+    targets = invert._targets(sorted(names))
+    assert len(set(targets.values())) == len(names)
+    for target in targets.values():
+        assert not target.startswith("/") and ".." not in target.split("/")
+    assert targets["../up.png"] == "up.png" and targets["b/../../c.png"] == "b/c.png"
+    picture(0, (64, 64)).save(tmp_path / "p.png")
+    archive = tmp_path / "z.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("/root.png", "a/b.png"):
+            file.write(tmp_path / "p.png", zipfile.ZipInfo(name).filename)
+    out = tmp_path / "o"
+    ok(capsys, trained[0], archive, "--out", out)
+    assert {p.name for p in (out / "images").iterdir()} == {"root.png", "a"}
+
+
+def test_only_broken_images(trained, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/x.png").write_bytes(b"no image")
+    said = ok(capsys, trained[0], tmp_path / "in", "--out", tmp_path / "o")
+    assert result(tmp_path / "o")[0].shape == (0, 10, 16) and "could not be read: 1" in said
+
+
+def test_refusals(trained, folder, tmp_path, capsys):
+    checkpoint, generator = trained
+    out = ("--out", tmp_path / "o")
+    refused(capsys, "--batch-size 0; expected at least 1", checkpoint, folder, *out,
+            "--batch-size", 0)  # fmt: skip
+    refused(capsys, "--processes 0", checkpoint, folder, *out, "--processes", 0)
+    refused(capsys, "a model with an encoder", generator, folder, *out)
+    refused(capsys, "no file nowhere", "nowhere", folder, *out)
+    refused(capsys, "no file or folder", checkpoint, tmp_path / "gone", *out)
+    (tmp_path / "empty").mkdir()
+    refused(capsys, "holds no images", checkpoint, tmp_path / "empty", *out)
+    if not torch.cuda.is_available():
+        refused(capsys, "--device cuda", checkpoint, folder, *out, "--device", "cuda")
+    refused(capsys, "which holds other files", checkpoint, folder, "--out", folder)
+    assert not (tmp_path / "o").exists()
+    model = inverter("GradualStyleEncoder", stylegan2(64, shape=TINY), trunk="ir_se_small",
+                     input_nc=1)  # fmt: skip
+    from ganinv.core.io import sha256_file
+    from ganinv.export import bundle
+    from ganinv.generator.importer.bundle import save_bundle
+
+    save_bundle(tmp_path / "g.safetensors", model.generator, {}, half=False)
+    model.generator.sha256 = sha256_file(tmp_path / "g.safetensors")
+    model.generator.source = "g.safetensors"
+    bundle.write(tmp_path / "m.safetensors", model)
+    assert ganinv.load(tmp_path / "m.safetensors").image_channels == 1
+    refused(capsys, "an encoder of 1 channels", tmp_path / "m.safetensors", folder, *out)
