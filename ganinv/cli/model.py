@@ -12,12 +12,13 @@ from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.core.io import load_tensors, read_safetensors, sha256_file
 from ganinv.export import bundle, imported
 from ganinv.export.encoder import ENCODERS, close_heads
-from ganinv.export.inverter import Inverter
+from ganinv.export.inverter import STEPS, Inverter
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.importer.load import load_generator
 from ganinv.generator.importer.nvidia import is_pickle
 from ganinv.method.gan import GAN
 from ganinv.method.inverting import Inverting
+from ganinv.method.restyle import Refining
 from ganinv.trainer.checkpoint import Trained, load_trained
 
 
@@ -102,6 +103,7 @@ def of_trained(trained: Trained, path: Path) -> tuple[Inverter | AnyGenerator, s
         generator=generator,  # type: ignore[arg-type]
         architecture=architecture,
         start_from_w_avg=method.start_from_w_avg,
+        steps=method.refinements if isinstance(method, Refining) else STEPS,
         config={str(key): value for key, value in config.items()},
     )
     return inverter, f"{kind} trained by {type(method).__name__}, {words}"

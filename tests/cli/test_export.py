@@ -17,6 +17,7 @@ from ganinv.trainer.checkpoint import load_trained
 from tests.export.models import TINY, inverter, stylegan2
 from tests.export.test_plain import idinvert_model
 from tests.generator.nvidia_files import content, dump
+from tests.runs import overrides, run
 
 
 def ok(capsys, *arguments):
@@ -55,6 +56,35 @@ def test_a_checkpoint_becomes_a_bundle(trained, tmp_path, capsys):
     assert loaded.generator.sha256 == load_generator(
         weights=str(generator), resolution=64, origin=None
     ).sha256  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["psp", "restyle_psp", "restyle_e4e", "idinvert"])
+def test_the_checkpoint_of_every_method(trained, tmp_path, capsys, method):
+    """The bundle's codes are the method's."""
+    checkpoint, generator = trained
+    cache = generator.parent / "cache"
+    run([*overrides(method, generator, cache), f"run_dir={tmp_path / 'run'}",
+         "trainer.max_kimg=0.008"])  # fmt: skip
+    checkpoint, file = tmp_path / "run/checkpoints/last.ckpt", tmp_path / "m.safetensors"
+    ok(capsys, "export", checkpoint, "--to", "safetensors", "--out", file)
+    found, loaded = load_trained(checkpoint).method, ganinv.load(file)
+    assert loaded.refines == method.startswith("restyle")
+    image = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.inference_mode():
+        if loaded.refines:  # the random average leaves [-1,1], to which the method clamps it
+            assert loaded.steps == found.refinements
+            average = found.G.w_avg[None, None].expand(1, 10, -1)
+            found._average = found.decode(average, image.shape[-2:], "const", None)
+        torch.testing.assert_close(loaded.encode(image), found.encode(image), rtol=0, atol=1e-5)
+
+
+def test_an_encoder_of_maps_is_refused(trained, tmp_path, capsys):
+    checkpoint, generator = trained
+    run([*overrides("bdinvert", generator, generator.parent / "cache"),
+         f"run_dir={tmp_path / 'run'}", "trainer.max_kimg=0.008"])  # fmt: skip
+    words = "made by BDInvert with encoder BaseCodeEncoder; expected an encoder of class"
+    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
+    refused(capsys, words, "export", checkpoint, "--to", "safetensors", "--out", tmp_path / "m")
 
 
 def test_what_a_target_cannot_hold(trained, tmp_path, capsys):
@@ -214,8 +244,6 @@ def test_what_is_not_imported(trained, tmp_path, capsys):
 
 
 def test_a_gan_s_checkpoint_gives_its_average(tmp_path, capsys):
-    from tests.runs import overrides, run
-
     folder = tmp_path / "gan"
     run([*overrides("gan", tmp_path, tmp_path / "cache"), f"run_dir={folder}",
          "trainer.max_kimg=0.008"])  # fmt: skip
