@@ -26,14 +26,15 @@ class Progress(pl.Callback):
         """Open the bar where the run stands."""
         assert isinstance(pl_module, Method)
         if trainer.is_global_zero:
+            terminal = sys.stderr.isatty()
             self.bar = tqdm(
                 total=self.max_images / 1000,
                 initial=pl_module.images_seen / 1000,
                 unit="kimg",
                 dynamic_ncols=True,
                 file=sys.stderr,
-                smoothing=0.05,
-                mininterval=0.5 if sys.stderr.isatty() else 30.0,
+                smoothing=0.05 if terminal else 1.0,  # of refreshes, which are rare in a log
+                mininterval=0.5 if terminal else 30.0,
                 bar_format="{desc}{percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} kimg "
                 "[{elapsed}<{remaining}{postfix}]",
             )

@@ -1,0 +1,55 @@
+"""The games and their penalties against hand-written gradients."""
+
+import torch
+
+from ganinv.loss.adversarial import (
+    critic_difference,
+    critic_raised,
+    gradient_penalty,
+    logistic,
+    non_saturating,
+    r1_penalty,
+)
+
+
+def test_games_are_numbers_a_sample():
+    real, fake = torch.tensor([[1.0], [-2.0]]), torch.tensor([[0.5], [3.0]])
+    assert torch.equal(critic_raised(fake), torch.tensor([-0.5, -3.0]))
+    assert torch.equal(critic_difference(real, fake), torch.tensor([-0.5, 5.0]))
+    torch.testing.assert_close(non_saturating(fake), torch.log1p((-fake).exp()).flatten())
+    expected = torch.log1p((-real).exp()) + torch.log1p(fake.exp())
+    torch.testing.assert_close(logistic(real, fake), expected.flatten())
+
+
+def test_gradient_penalty_is_one_at_slope_zero_and_zero_at_slope_one():
+    real, fake = torch.rand(3, 2, 4, 4), torch.rand(3, 2, 4, 4)
+    share = torch.tensor([0.0, 0.5, 1.0])
+    flat = gradient_penalty(lambda x: (0 * x).sum((1, 2, 3)), real, fake, share)
+    torch.testing.assert_close(flat, torch.ones(3))
+    steep = gradient_penalty(lambda x: x.sum((1, 2, 3)) / 32**0.5, real, fake, share)
+    torch.testing.assert_close(steep, torch.zeros(3))
+
+
+def test_gradient_penalty_is_taken_between_the_two_and_reaches_the_critic():
+    seen = []
+    scale = torch.tensor(2.0, requires_grad=True)
+
+    def critic(x):
+        seen.append(x.detach())
+        return (scale * x).square().sum((1, 2, 3)) / 2
+
+    real, fake = torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
+    share = torch.tensor([0.25, 1.0])
+    penalty = gradient_penalty(critic, real, fake, share)
+    between = torch.stack([0.25 * real[0] + 0.75 * fake[0], real[1]])
+    torch.testing.assert_close(seen[0], between)
+    norm = between.flatten(1).norm(dim=1)
+    torch.testing.assert_close(penalty, (4 * norm - 1).square())
+    (slope,) = torch.autograd.grad(penalty.sum(), scale)
+    torch.testing.assert_close(slope, (2 * (4 * norm - 1) * 4 * norm).sum())
+
+
+def test_r1_is_the_squared_slope_on_reals():
+    x = torch.rand(3, 1, 2, 2, requires_grad=True)
+    logits = (x.square().sum((1, 2, 3)) / 2)[:, None]
+    torch.testing.assert_close(r1_penalty(logits, x), x.square().sum((1, 2, 3)))

@@ -1,0 +1,71 @@
+"""BDInvert's sampling, and the property of F/W+ that it builds on."""
+
+import pytest
+import torch
+
+from ganinv.core.errors import ConfigError
+from ganinv.core.latent import repeat_w
+from ganinv.encoder.base_code import BaseCodeEncoder
+from ganinv.generator.stylegan2 import StyleGAN2Generator
+from ganinv.loss.pixel import L2
+from ganinv.loss.term import Terms
+from ganinv.method.bdinvert import BDInvert, smaller
+from tests.runs import SHAPE
+
+RECIPE = {"split": "train", "psi": 0.7, "cutoff": 4, "image_size": (64, 64)}
+
+
+@pytest.fixture
+def method():
+    torch.manual_seed(0)
+    generator = StyleGAN2Generator(z_dim=16, w_dim=16, mapping_layers=2, conv_clamp=None, **SHAPE)
+    generator.mapping.w_avg.copy_(generator.mapping(torch.randn(500, 16)).mean(0))
+    return BDInvert(
+        generator=generator,
+        encoder=BaseCodeEncoder(
+            side=8, channels=8, input_nc=3, channel_base=8, channel_max=8
+        ),
+        loss=Terms({"l2": L2(weight=1.0)}),
+        optimizer=torch.optim.SGD,
+        mse_weight=1.0,
+        perceptual_side=32,
+        decay_every=100,
+        noise="const",
+        seed=3,
+        accumulate=1,
+        clip_norm=None,
+        max_nonfinite=3,
+    )
+
+
+def test_a_sample_is_a_function_of_its_position_and_truncated_below_the_cutoff(method):
+    batch = {"position": torch.tensor([5, 6, 7]), "key": ["", "", ""], "synthetic": RECIPE}
+    alone = {"position": torch.tensor([6]), "key": [""], "synthetic": RECIPE}
+    wp = method.sampled(batch)
+    torch.testing.assert_close(method.sampled(alone), wp[1:2])
+    z = method.randn("synthetic-train", batch["position"], 16)
+    w = repeat_w(method.G.mapping(z), method.G.num_ws)
+    torch.testing.assert_close(wp[:, 4:], w[:, 4:])
+    torch.testing.assert_close(wp[:, :4], method.G.w_avg.lerp(w[:, :4], 0.7))
+    other = method.sampled(batch | {"synthetic": RECIPE | {"split": "val"}})
+    assert (other - wp).abs().max() > 0.1
+
+
+def test_images_are_those_of_the_codes(method):
+    batch = {"position": torch.arange(2), "key": ["", ""], "synthetic": RECIPE}
+    image = method.images(batch)
+    torch.testing.assert_close(image, method.G.synthesis(method.sampled(batch), noise="const"))
+    assert method.base_code(image).shape == (2, 8, 8, 8)
+    rebuilt = method.rebuilt(image, method.wp)
+    assert rebuilt.shape == image.shape and rebuilt.requires_grad
+
+
+def test_refuses_a_dataset_of_images(method):
+    with pytest.raises(ConfigError, match=r"bdinvert with a dataset of images; .*synthetic"):
+        method.images({"image": torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "key": [""]})
+
+
+def test_smaller_never_enlarges():
+    image = torch.rand(1, 3, 64, 64)
+    assert smaller(image, 128) is image
+    assert smaller(image, 16).shape[-1] == 16
