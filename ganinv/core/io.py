@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +47,22 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 
 def load_tensors(path: str | os.PathLike[str]) -> Any:
     """Read a `.pt/.pth/.ckpt` with torch's restricted reader (`weights_only=True`), on the CPU.
+    A `Namespace` of command-line options, as rosinality's trainer saves it, is plain values too.
 
     Raises:
         WeightsMissing: no such file.
-        WeightsError: not a torch file, or one that would need to run code to be read.
+        WeightsError: not a torch file, one that would need to run code to be read, or one that
+            holds more than its length: compressed, overlapping or repeated numbers.
     """
     path = Path(path)
     if not path.is_file():
         raise WeightsMissing(f"no weights file at {path}; check the path")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_bomb(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_repeats(content)
+        return content
     except Exception as error:  # torch raises a dozen kinds here; all mean "unreadable"
         raise WeightsError(
             explain(
@@ -63,6 +71,37 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
                 "check the file; ganinv never runs code stored in one",
             )
         ) from error
+
+
+def _refuse_bomb(path: Path) -> None:
+    """torch.save stores and never compresses: nothing in its zip file is larger than the file."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        entries = file.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("a compressed zip file, which torch.save never writes")
+    if len({entry.header_offset for entry in entries}) != len(entries):
+        raise ValueError("a zip file whose entries overlap")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("a zip file whose entries are larger than the file")
+
+
+def _refuse_repeats(content: Any) -> None:
+    """No tensor may have more numbers than its storage, so that a copy costs what was read."""
+    left, seen = [content], set()
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if value.numel() * value.itemsize > value.untyped_storage().nbytes():
+                raise ValueError(f"a tensor of {list(value.shape)} that repeats its numbers")
+        elif isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
 
 
 def _reason(error: Exception) -> str:
