@@ -30,7 +30,7 @@ FIRST_SEED = 30_000_000  # beyond training, validation and test
 
 
 def faces(first: int, numbers: range) -> Tensor:
-    drawn = [torch.from_numpy(avatars.draw(FIRST_SEED + first + i, 64)[0]) for i in numbers]
+    drawn = [torch.tensor(avatars.draw(FIRST_SEED + first + i, 64)[0]) for i in numbers]
     return to_unit(torch.stack(drawn).permute(0, 3, 1, 2))
 
 
