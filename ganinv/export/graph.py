@@ -139,11 +139,9 @@ def write_onnx(folder: Path, model: Inverter | AnyGenerator) -> list[Path]:
     for graph in graphs(model):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's exporter, to its own authors
-            batch = Dim("batch", min=1, max=MAX_BATCH)
             program = torch.onnx.export(
-                graph.module, (graph.example,), dynamo=True, opset_version=OPSET, verbose=False,
-                input_names=[graph.takes], output_names=list(graph.gives), optimize=True,
-                dynamic_shapes={graph.takes: {0: batch}},
+                graph.program(), dynamo=True, opset_version=OPSET, verbose=False, optimize=True,
+                input_names=[graph.takes], output_names=list(graph.gives),
             )  # fmt: skip
         assert program is not None
         proto = program.model_proto

@@ -87,7 +87,7 @@ class Inverter(nn.Module):
         return codes + self.generator.w_avg if self.start_from_w_avg else codes
 
     def _refine(self, image: Tensor) -> Tensor:
-        wp = repeat_w(self.generator.w_avg.expand(len(image), -1), self.num_ws)
+        wp = repeat_w(self.generator.w_avg.expand(image.shape[0], -1), self.num_ws)
         for _ in range(self.steps):
             y = F.adaptive_avg_pool2d(self.decode(wp), self.input_size)
             wp = wp + self.encoder(torch.cat([image, y], dim=1))

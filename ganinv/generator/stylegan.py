@@ -249,7 +249,7 @@ class SynthesisNetwork(nn.Module):
         start = 4 if f is None else self._block_of(f)
         for r in self.block_sizes[self.block_sizes.index(start) :]:
             block, k = getattr(self, f"b{r}"), 2 * int(math.log2(r))
-            x = f if f is not None and r == start else block.enter(x, len(wp), source)
+            x = f if f is not None and r == start else block.enter(x, wp.shape[0], source)
             x = block.finish(x, wp[:, k - 4], wp[:, k - 3], source)
         image: Tensor = block.torgb(x)
         return image.tanh() if self.final_tanh else image

@@ -7,10 +7,17 @@ import torch
 
 from ganinv.core.errors import ConfigError
 from ganinv.export import graph
-from tests.export.models import TINY, stylegan2, tiny
+from ganinv.generator.stylegan import StyleGANGenerator
+from tests.export.models import TINY, inverter, stylegan2, tiny
+from tests.generator.test_stylegan import TINY as STYLEGAN
+from tests.generator.test_stylegan3 import tiny as stylegan3
 
 BATCHES = (1, 2, 5)
 FACTS = {"image", "num_ws", "w_dim", "generator", "versions", "graph", "takes", "gives"}
+
+
+def small(kind, resolution=16):
+    return inverter(kind, stylegan2(resolution, shape=TINY), trunk="ir_se_small")
 
 
 def images(count):
@@ -21,7 +28,7 @@ def images(count):
 def onnx_files(tmp_path_factory):
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
-    model = tiny("GradualStyleEncoder")
+    model = small("GradualStyleEncoder")
     folder = tmp_path_factory.mktemp("onnx")
     paths = graph.write_onnx(folder, model)
     assert [path.name for path in paths] == ["encoder.onnx", "generator.onnx", "inverter.onnx"]
@@ -62,7 +69,7 @@ def test_onnx_says_what_it_takes(onnx_files):
     assert told["image"] == {
         "channels": 3, "height": 64, "width": 64, "colour": "RGB", "range": [-1, 1],
     }  # fmt: skip
-    assert told["num_ws"] == 10 and told["generator"]["resolution"] == 64
+    assert told["num_ws"] == 6 and told["generator"]["resolution"] == 16
     (taken,) = session(folder / "encoder.onnx").get_inputs()
     assert taken.name == "image" and taken.shape[1:] == [3, 64, 64]
     assert isinstance(taken.shape[0], str)  # a name: any batch
@@ -71,7 +78,7 @@ def test_onnx_says_what_it_takes(onnx_files):
 @torch.inference_mode()
 def test_torch_export_parity(tmp_path):
     with torch.inference_mode(False):
-        model = tiny("WEncoder")
+        model = small("WEncoder")
         paths = graph.write_programs(tmp_path, model)
     assert [path.name for path in paths] == ["encoder.pt2", "generator.pt2", "inverter.pt2"]
     extra = {"ganinv.json": ""}
@@ -85,12 +92,46 @@ def test_torch_export_parity(tmp_path):
             assert (mine - theirs).abs().max() <= 1e-5
         assert (encoder(image) - wp).abs().max() <= 1e-5
         assert (generator(wp) - x_hat).abs().max() <= 1e-5
-    assert json.loads(json.loads(extra["ganinv.json"])["ganinv.num_ws"]) == 10
+    assert json.loads(json.loads(extra["ganinv.json"])["ganinv.num_ws"]) == 6
 
 
-def test_a_generator_alone(tmp_path):
-    (path,) = graph.write_programs(tmp_path, stylegan2(16, shape=TINY))
-    assert path.name == "generator.pt2"
+OTHERS = {
+    "stylegan": lambda: StyleGANGenerator(**STYLEGAN),
+    "stylegan3_t": stylegan3,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+@torch.inference_mode()
+def test_every_generator_alone(tmp_path, name):
+    pytest.importorskip("onnxruntime")
+    with torch.inference_mode(False):
+        generator = OTHERS[name]().eval()
+        (path,) = graph.write_onnx(tmp_path, generator)
+        (program,) = graph.write_programs(tmp_path, generator)
+    assert (path.name, program.name) == ("generator.onnx", "generator.pt2")
+    run, call = session(path).run, torch.export.load(program).module()
+    for batch in BATCHES:
+        wp = torch.randn(batch, generator.num_ws, generator.w_dim)
+        expected = generator.synthesis(wp, noise="const")
+        (found,) = run(None, {"wp": wp.numpy()})
+        assert (torch.from_numpy(found) - expected).abs().max() <= 1e-5
+        assert (call(wp) - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_restyle_s_passes_in_one_graph():
+    with torch.inference_mode(False):
+        model = small("ReStyleEncoder4Editing", resolution=8)
+        model.steps = 2
+        program = graph.graphs(model)[2].program().module()
+    for batch in BATCHES:
+        image = images(batch)
+        wp, x_hat = model(image)
+        for mine, theirs in zip((wp, x_hat), program(image), strict=True):
+            assert (mine - theirs).abs().max() <= 1e-5
 
 
 def test_onnx_needs_its_packages(tmp_path, monkeypatch):
