@@ -91,10 +91,10 @@ class Graph:
 
 def graphs(model: Inverter | AnyGenerator) -> list[Graph]:
     """The graphs of a model: three of an encoder with its generator, one of a generator alone."""
-    model = copy.deepcopy(model).cpu()
+    if next(model.parameters()).device.type != "cpu":
+        model = copy.deepcopy(model).cpu()
     inverter = model if isinstance(model, Inverter) else None
     generator = model.generator if isinstance(model, Inverter) else model
-    generator.requires_grad_(False)
     w_avg = generator.w_avg
     wp = w_avg + torch.randn(EXAMPLE_BATCH, generator.num_ws, len(w_avg))
     found = [Graph("generator", GeneratorGraph(generator).eval(), wp, "wp", ("image",))]
