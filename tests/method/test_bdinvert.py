@@ -22,9 +22,7 @@ def method():
     generator.mapping.w_avg.copy_(generator.mapping(torch.randn(500, 16)).mean(0))
     return BDInvert(
         generator=generator,
-        encoder=BaseCodeEncoder(
-            side=8, channels=8, input_nc=3, channel_base=8, channel_max=8
-        ),
+        encoder=BaseCodeEncoder(side=8, channels=8, input_nc=3, channel_base=8, channel_max=8),
         loss=Terms({"l2": L2(weight=1.0)}),
         optimizer=torch.optim.SGD,
         mse_weight=1.0,
