@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain
+from ganinv.core.torch_file import refuse_bombs, refuse_repeats
 
 
 def sha256_file(path: str | Path) -> str:
@@ -58,10 +58,10 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         raise WeightsMissing(f"no weights file at {path}; check the path")
     try:
-        _refuse_bomb(path)
+        refuse_bombs(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-        _refuse_repeats(content)
+        refuse_repeats(content)
         return content
     except Exception as error:  # torch raises a dozen kinds here; all mean "unreadable"
         raise WeightsError(
@@ -71,37 +71,6 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
                 "check the file; ganinv never runs code stored in one",
             )
         ) from error
-
-
-def _refuse_bomb(path: Path) -> None:
-    """torch.save stores and never compresses: nothing in its zip file is larger than the file."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as file:
-        entries = file.infolist()
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ValueError("a compressed zip file, which torch.save never writes")
-    if len({entry.header_offset for entry in entries}) != len(entries):
-        raise ValueError("a zip file whose entries overlap")
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise ValueError("a zip file whose entries are larger than the file")
-
-
-def _refuse_repeats(content: Any) -> None:
-    """No tensor may have more numbers than its storage, so that a copy costs what was read."""
-    left, seen = [content], set()
-    while left:
-        value = left.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, Tensor):
-            if value.numel() * value.itemsize > value.untyped_storage().nbytes():
-                raise ValueError(f"a tensor of {list(value.shape)} that repeats its numbers")
-        elif isinstance(value, dict):
-            left += value.values()
-        elif isinstance(value, list | tuple):
-            left += value
 
 
 def _reason(error: Exception) -> str:

@@ -141,7 +141,7 @@ def test_zip_bombs(tmp_path):
 
 def test_deep_and_shared_values(tmp_path):
     deep = b"\x80\x02" + b"(" * 20_000 + b"t" * 20_000 + b"."
-    load_tensors(archive(tmp_path / "deep.pt", deep))  # harmless: nothing walks down by calls
+    refused(archive(tmp_path / "deep.pt", deep), "tuples inside tuples without end")
     laughs = [torch.ones(1)]
     for _ in range(60):
         laughs = [laughs, laughs]
@@ -149,6 +149,47 @@ def test_deep_and_shared_values(tmp_path):
     begin = time.perf_counter()
     load_tensors(tmp_path / "laughs.pt")
     assert time.perf_counter() - begin < 1
+
+
+def doubling(levels, *, key):
+    """Tuples of two, each of the one before, at the end a key whose hash takes 2^levels steps."""
+    pairs = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(levels))
+    return b"\x80\x02N\x85q\x00" + pairs + (b"}h%cNs." % levels if key else b"h%c." % levels)
+
+
+@pytest.mark.parametrize("key", [True, False])
+def test_tuples_that_double(tmp_path, key):
+    refused(archive(tmp_path / "x.pt", doubling(100, key=key)), "tuples inside tuples without end")
+    head = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
+    (tmp_path / "legacy.pt").write_bytes(head + doubling(100, key=key))
+    refused(tmp_path / "legacy.pt", "tuples inside tuples without end")
+
+
+def test_endless_operations(tmp_path, monkeypatch):
+    monkeypatch.setattr("ganinv.core.torch_file.MAX_OPERATIONS", 10_000)
+    path = archive(tmp_path / "x.pt", b"\x80\x02" + b"N" * 20_000 + b".")
+    refused(path, "more operations than any file of tensors needs")
+
+
+def test_what_training_writes_is_read(tmp_path):
+    """State dicts with their metadata, optimizers, sets of options, several dtypes."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
+    network(torch.randn(2, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    content = {"state_dict": network.state_dict(), "optimizer": optimizer.state_dict()}
+    content |= {
+        "rng": torch.get_rng_state(),
+        "half": torch.ones(2).half(),
+        "opts": {"a": [1, None]},
+    }
+    for legacy in (False, True):
+        path = tmp_path / f"{legacy}.pt"
+        torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+        found = load_tensors(path)
+        assert found["optimizer"]["param_groups"] == content["optimizer"]["param_groups"]
+        for key, value in network.state_dict().items():
+            assert torch.equal(found["state_dict"][key], value)
 
 
 def test_options_of_a_command_line_are_plain_values(tmp_path):
