@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             explain(f"--dataset-type with --to {args.to}", f"--to {', '.join(OFFICIAL)}",
                     "leave it out")
         )  # fmt: skip
-    from ganinv.cli.model import open_model
+    from ganinv.cli._model import open_model
 
     model, words = open_model(args.checkpoint, args.generator)
     print(f"{args.checkpoint}: {words}")

@@ -104,7 +104,7 @@ class Job:
 def run(args: argparse.Namespace) -> int:
     """Invert."""
     _check(args)
-    from ganinv.cli.model import open_model
+    from ganinv.cli._model import open_model
     from ganinv.dataset.source import open_source
 
     items = open_source(args.folder).items()
@@ -232,7 +232,7 @@ class Worker:
     def __init__(self, job: Job, inverter: Inverter | None, number: int) -> None:
         import torch
 
-        from ganinv.cli.model import open_model
+        from ganinv.cli._model import open_model
         from ganinv.dataset.source import open_source
 
         self.job, self.source = job, open_source(job.folder)

@@ -2,7 +2,8 @@
 
 A command is a module with `add_parser(subparsers)`, which adds its parser and sets the default
 `run`, a function of the parsed arguments that returns the exit code. Such a module imports torch
-and the like inside `run`, so that `ganinv --help` answers at once.
+and the like inside `run`, so that `ganinv --help` answers at once. What commands share is in
+modules whose names begin with an underscore.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ganinv {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for found in pkgutil.iter_modules(ganinv.cli.__path__):
+        if found.name.startswith("_"):
+            continue
         module = importlib.import_module(f"ganinv.cli.{found.name}")
         if hasattr(module, "add_parser"):
             module.add_parser(subparsers)

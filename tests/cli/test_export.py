@@ -1,6 +1,8 @@
 """`ganinv export` and `ganinv import`, from files to files."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from ganinv.trainer.checkpoint import load_trained
 from tests.export.models import TINY, inverter, stylegan2
 from tests.export.test_plain import idinvert_model
 from tests.generator.nvidia_files import content, dump
-from tests.runs import overrides, run
+from tests.runs import ROOT, overrides, run
 
 
 def ok(capsys, *arguments):
@@ -260,3 +262,10 @@ def test_save_bundle_still_writes_half(tmp_path):
     save_bundle(tmp_path / "h.safetensors", stylegan2(16, shape=TINY), {})
     tensors, told = read_safetensors(tmp_path / "h.safetensors")
     assert tensors["G.mapping.fc0.weight"].dtype == torch.float16 and json.dumps(told)
+
+
+def test_help_needs_no_torch():
+    """`ganinv --help` answers at once."""
+    code = "import sys; from ganinv.cli.main import build_parser; build_parser(); "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
