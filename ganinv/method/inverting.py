@@ -81,11 +81,14 @@ class Inverting(Method):
         return self.offset(self.E(s))
 
     def decode(self, wp: Tensor, size: torch.Size, noise: Noise, seeds: list[int] | None) -> Tensor:
-        """wp [B,L,D] -> x_hat [B,3,*size], a larger image averaged down to `size` px."""
+        """wp [B,L,D] -> x_hat [B,3,*size]: G's square image averaged down to the longer side, and
+        of a wide or tall `size` the middle (released cars: 512 -> 256, rows 32 to 223)."""
         x_hat = self.G.synthesis(wp, noise=noise, seeds=seeds)
-        return (
-            x_hat if x_hat.shape[-2:] == size else F.adaptive_avg_pool2d(x_hat, (size[0], size[1]))
-        )
+        side = max(size)
+        if x_hat.shape[-1] != side:
+            x_hat = F.adaptive_avg_pool2d(x_hat, side)
+        top, left = (side - size[0]) // 2, (side - size[1]) // 2
+        return x_hat[..., top : top + size[0], left : left + size[1]]
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class Refining(Inverting):
         if self._average is None or self._average.shape[-2:] != size:
             with torch.no_grad():
                 wp = repeat_w(self.G.w_avg[None], self.G.num_ws)
-                self._average = self.decode(wp, size, "const", None).clamp(-1, 1)
+                self._average = self.decode(wp, size, "const", None)
         return self._average.to(self.device)
 
     def step_of(self, s: Tensor) -> Tensor:
