@@ -21,14 +21,14 @@ without antialiasing). The dataset must be synthetic: no other has the codes of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganinv.core.errors import ConfigError, explain
-from ganinv.core.interface import Batch, Noise
-from ganinv.loss.term import Terms
-from ganinv.method.base import OptimizerFactory
+from ganinv.core.interface import Batch
 from ganinv.method.inverting import GRID_IMAGES, Inverting
 from ganinv.optimizer.schedule import scale_rate
 
@@ -53,33 +53,9 @@ class BDInvert(Inverting):
     inverts = False
 
     def __init__(
-        self,
-        *,
-        generator: nn.Module,
-        encoder: nn.Module,
-        loss: Terms,
-        optimizer: OptimizerFactory,
-        mse_weight: float,
-        perceptual_side: int,
-        decay_every: int,
-        noise: Noise,
-        seed: int,
-        accumulate: int,
-        clip_norm: float | None,
-        max_nonfinite: int,
+        self, *, mse_weight: float, perceptual_side: int, decay_every: int, **rest: Any
     ) -> None:
-        super().__init__(
-            generator=generator,
-            encoder=encoder,
-            loss=loss,
-            optimizer=optimizer,
-            start_from_w_avg=False,
-            noise=noise,
-            seed=seed,
-            accumulate=accumulate,
-            clip_norm=clip_norm,
-            max_nonfinite=max_nonfinite,
-        )
+        super().__init__(start_from_w_avg=False, **rest)
         self.mse_weight, self.perceptual_side = mse_weight, perceptual_side
         self.decay_every = decay_every
 

@@ -25,15 +25,15 @@ schedule counts images, not steps; D and the pools do not learn from validation 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ganinv.core.interface import Batch, Noise
+from ganinv.core.interface import Batch
 from ganinv.core.seed import generator_of
 from ganinv.discriminator.latent import CodePool
 from ganinv.loss.adversarial import logistic, r1_penalty
-from ganinv.loss.term import Terms
 from ganinv.method.base import OptimizerFactory
 from ganinv.method.inverting import Inverting
 
@@ -57,10 +57,6 @@ class E4E(Inverting):
     def __init__(
         self,
         *,
-        generator: nn.Module,
-        encoder: nn.Module,
-        loss: Terms,
-        optimizer: OptimizerFactory,
         discriminator: Callable[..., nn.Module],
         optimizer_D: OptimizerFactory,  # noqa: N803
         r1_gamma: float,
@@ -68,25 +64,9 @@ class E4E(Inverting):
         progressive_start: int | None,
         progressive_every: int,
         pool_size: int,
-        start_from_w_avg: bool,
-        noise: Noise,
-        seed: int,
-        accumulate: int,
-        clip_norm: float | None,
-        max_nonfinite: int,
+        **rest: Any,
     ) -> None:
-        super().__init__(
-            generator=generator,
-            encoder=encoder,
-            loss=loss,
-            optimizer=optimizer,
-            start_from_w_avg=start_from_w_avg,
-            noise=noise,
-            seed=seed,
-            accumulate=accumulate,
-            clip_norm=clip_norm,
-            max_nonfinite=max_nonfinite,
-        )
+        super().__init__(**rest)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.progressive_start, self.progressive_every = progressive_start, progressive_every
         self.add_player("D", discriminator(w_dim=self.G.w_dim), optimizer_D)

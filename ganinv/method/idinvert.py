@@ -24,13 +24,13 @@ stored one; mirroring is decided once an image. By default adversarial_form is w
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ganinv.core.errors import ConfigError, explain
-from ganinv.core.interface import Batch, Noise
+from ganinv.core.interface import Batch
 from ganinv.core.seed import rand_rows
 from ganinv.discriminator.stylegan import StyleGANDiscriminator
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
@@ -43,7 +43,6 @@ from ganinv.loss.adversarial import (
     non_saturating,
     r1_penalty,
 )
-from ganinv.loss.term import Terms
 from ganinv.method.base import OptimizerFactory
 from ganinv.method.inverting import Inverting
 from ganinv.optimizer.schedule import scale_rate
@@ -79,34 +78,15 @@ class IDInvert(Inverting):
     def __init__(
         self,
         *,
-        generator: nn.Module,
-        encoder: nn.Module,
-        loss: Terms,
-        optimizer: OptimizerFactory,
         optimizer_D: OptimizerFactory,  # noqa: N803
         discriminator_weights: str,
         adversarial_form: Form,
         adversarial_weight: float,
         gamma: float,
         decay_every: int | None,
-        noise: Noise,
-        seed: int,
-        accumulate: int,
-        clip_norm: float | None,
-        max_nonfinite: int,
+        **rest: Any,
     ) -> None:
-        super().__init__(
-            generator=generator,
-            encoder=encoder,
-            loss=loss,
-            optimizer=optimizer,
-            start_from_w_avg=False,
-            noise=noise,
-            seed=seed,
-            accumulate=accumulate,
-            clip_norm=clip_norm,
-            max_nonfinite=max_nonfinite,
-        )
+        super().__init__(start_from_w_avg=False, **rest)
         if adversarial_form not in get_args(Form):
             raise ConfigError(
                 explain(
