@@ -12,10 +12,12 @@ from hydra.utils import instantiate
 from torch.nn.functional import batch_norm
 
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
+from ganinv.generator.importer.bundle import save_bundle
 from ganinv.method.psp import PSp
 from ganinv.trainer.build import build_method
 from ganinv.trainer.checkpoint import load_trained, read_checkpoint
 from ganinv.trainer.run import ENVIRONMENT
+from tests.generator.test_stylegan3 import tiny as stylegan3
 from tests.runs import composed, differences, overrides, run, tiny_generator_file
 
 METHODS = ["psp", "e4e", "gan", "restyle_psp", "restyle_e4e", "idinvert", "bdinvert"]
@@ -225,3 +227,15 @@ def test_a_gan_is_validated_by_its_samples(assets, tmp_path):
     assert (folder / "grids" / "000000016.png").is_file()
     best = read_checkpoint(folder / "checkpoints" / "best.ckpt")
     assert not [key for key in best["state_dict"] if key.startswith("fid")]
+
+
+def test_stylegan3_is_a_generator_like_any_other(assets, tmp_path):
+    """pSp over it, from a file: a step of training, validation, the checkpoint opened again."""
+    generator = stylegan3(resolution=64)
+    file = tmp_path / "stylegan3.safetensors"
+    save_bundle(file, generator, {"recipe": "random weights for tests"})
+    last = trained("psp", (file, assets[1]), tmp_path / "run", "trainer.max_kimg=0.008")
+    again = load_trained(last)
+    assert again.method.generator.num_ws == generator.num_ws
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    assert again.method.reconstruct(x).shape == x.shape
