@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs ganinv with its development tools into the Python environment given as $1 (a venv folder).
-# Shared by .ci/run and docker/Dockerfile, so that what the image does is what CI tests.
+# .ci/run uses it, so that an image built with it installs what CI tests.
 set -euo pipefail
 venv=$1
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv
