@@ -26,7 +26,6 @@ def images(count):
 
 @pytest.fixture(scope="module")
 def onnx_files(tmp_path_factory):
-    pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     model = small("GradualStyleEncoder")
     folder = tmp_path_factory.mktemp("onnx")
@@ -105,7 +104,6 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 @torch.inference_mode()
 def test_every_generator_alone(tmp_path, name):
-    pytest.importorskip("onnxruntime")
     with torch.inference_mode(False):
         generator = OTHERS[name]().eval()
         (path,) = graph.write_onnx(tmp_path, generator)
