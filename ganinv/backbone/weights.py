@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,13 @@ CATALOGUE = {
         "in the README of eladrich/pixel2style2pixel",
         instead="encoder.trunk_weights=null trains the trunk from random weights, and "
         "loss.identity=null leaves the identity loss out",
+    ),
+    "moco_v2_resnet50": Entry(
+        file="moco_v2_800ep_pretrain.pth.tar",
+        source="facebookresearch/moco, ResNet-50 of 800 epochs (MoCo v2); linked as 'MOCOv2 Model' "
+        "in the README of eladrich/pixel2style2pixel",
+        instead="loss.perceptual with ganinv.backbone.efficientnet_lite0, whose weights come "
+        "with the installation, and loss.similarity=null",
     ),
     "alexnet": Entry(
         file="alexnet-owt-7be5be79.pth",
@@ -135,24 +143,34 @@ def _as_named(file: Path) -> Path:
     return file
 
 
-def load(name: str, path: str | None = None) -> tuple[dict[str, Tensor], str]:
-    """A network's state dict and its provenance, "file (sha256 ...)", which is also logged.
+def read(name: str, path: str | None = None) -> tuple[Any, str]:
+    """What a network's file holds, and its provenance, "file (sha256 ...)", which is also logged.
 
     Raises:
-        WeightsMissing, WeightsError: as `locate`; or the file holds no plain state dict.
+        WeightsMissing, WeightsError: as `locate`; or the file is no file of tensors.
     """
     file = locate(name, path)
-    state = load_tensors(file)
+    content = load_tensors(file)
+    provenance = f"{file.name} (sha256 {sha256_file(file)[:16]})"
+    log.info("%s: weights from %s", name, provenance)
+    return content, provenance
+
+
+def load(name: str, path: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """As `read`, of a file that is a plain state dict.
+
+    Raises:
+        WeightsMissing, WeightsError: as `read`; or the file holds no plain state dict.
+    """
+    state, provenance = read(name, path)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(
             explain(
-                f"{file} is not a plain state dict",
+                f"{provenance} is not a plain state dict",
                 f"{CATALOGUE[name].file} as published by {CATALOGUE[name].source}",
                 "give the path of the published file",
             )
         )
-    provenance = f"{file.name} (sha256 {sha256_file(file)[:16]})"
-    log.info("%s: weights from %s", name, provenance)
     return state, provenance
 
 

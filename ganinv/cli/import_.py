@@ -91,6 +91,7 @@ def _boundary(file: Path, out: Path) -> Written:
 
 
 def _network(file: Path, out: Path, generator: Path | None) -> Written:
+    from ganinv.backbone.moco import is_training_checkpoint
     from ganinv.core.io import load_tensors, sha256_file
     from ganinv.export import feature, imported
     from ganinv.generator.importer.load import load_generator
@@ -106,7 +107,7 @@ def _network(file: Path, out: Path, generator: Path | None) -> Written:
         )  # fmt: skip
     if feature.is_arcface(content):
         return _tensors(out / "model_ir_se50.pth", feature.arcface(content), "ArcFace")
-    if feature.is_moco(content):
+    if is_training_checkpoint(content):
         return _tensors(out / "moco_v2_resnet50.pth", feature.moco(content), "MoCo's ResNet-50")
     if feature.is_base_code(content):
         return _base_code(file, out, content)

@@ -13,14 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.models import resnet50
 
 from ganinv.backbone.irse import ArcFaceNet
+from ganinv.backbone.moco import MoCoResNet50, resnet_of
 from ganinv.core.errors import WeightsError, explain
 from ganinv.core.network import misfits
 from ganinv.encoder.base_code import HALVINGS, BaseCodeEncoder
-
-QUERY = "module.encoder_q."
 
 
 def is_arcface(content: Any) -> bool:
@@ -28,12 +26,6 @@ def is_arcface(content: Any) -> bool:
     return isinstance(content, dict) and {"input_layer.0.weight", "output_layer.3.weight"} <= set(
         content
     )
-
-
-def is_moco(content: Any) -> bool:
-    """Whether a torch file is a training checkpoint of MoCo."""
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    return isinstance(state, dict) and f"{QUERY}conv1.weight" in state
 
 
 def is_base_code(content: Any) -> bool:
@@ -59,15 +51,9 @@ def moco(content: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         WeightsError: tensors missing, left over or of another shape.
     """
-    state = {
-        key.removeprefix(QUERY): value
-        for key, value in content["state_dict"].items()
-        if key.startswith(QUERY) and not key.startswith(f"{QUERY}fc.")
-    }
     with torch.device("meta"):
-        own = resnet50(weights=None).state_dict()
-    own = {key: value for key, value in own.items() if not key.startswith("fc.")}
-    return _checked(own, state, "a MoCo checkpoint")
+        own = MoCoResNet50().network.state_dict()
+    return _checked(own, resnet_of(content), "a MoCo checkpoint")
 
 
 def base_code(content: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Tensor]]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
+from ganinv.backbone.moco import is_training_checkpoint
 from ganinv.core.errors import WeightsError
 from ganinv.encoder.base_code import BaseCodeEncoder
 from ganinv.export import feature
@@ -28,7 +29,7 @@ def moco_file():
 
 def test_moco():
     file = moco_file()
-    assert feature.is_moco(file) and not feature.is_arcface(file)
+    assert is_training_checkpoint(file) and not feature.is_arcface(file)
     network = resnet50(weights=None)
     missing = network.load_state_dict(feature.moco(file), strict=False)
     assert missing.missing_keys == ["fc.weight", "fc.bias"] and not missing.unexpected_keys
