@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from ganinv.core.errors import USER_ERRORS
+from ganinv.trainer.build import build_data
 from ganinv.trainer.check import check
 from ganinv.trainer.checkpoint import load_trained
 from ganinv.trainer.evaluation import (
@@ -33,7 +34,8 @@ def evaluate(cfg: DictConfig) -> None:
     pl.seed_everything(cfg.seed, verbose=False)
     trained = load_trained(cfg.checkpoint, str(device), cfg.generator_weights)
     method = encoder_of(trained, cfg.checkpoint)
-    data = make(cfg.get("dataset") or trained.cfg.dataset, batch_size=cfg.batch_size)
+    dataset = cfg.get("dataset") or trained.cfg.dataset
+    data = build_data(dataset, trained.cfg.task, batch_size=cfg.batch_size)
     check(method.generator, data, [cfg.split])
     data.prepare_data()
     inversions = {name: make(part, model=method) for name, part in cfg.inversion.items()}

@@ -12,39 +12,49 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from ganinv.core.errors import USER_ERRORS
-from ganinv.trainer.build import build_method
+from ganinv.trainer.build import build_data, build_method
 from ganinv.trainer.check import check
 from ganinv.trainer.checkpoint import read_checkpoint
 from ganinv.trainer.instantiate import make
+from ganinv.trainer.launch import place
+from ganinv.trainer.logs import kept_log
 from ganinv.trainer.run import begin, finish, open_run
+from ganinv.trainer.watch import explained
 
 
-def train(cfg: DictConfig) -> None:
-    """One run, from its config to its last checkpoint."""
+def train(cfg: DictConfig) -> int:
+    """One run, from its config to its last checkpoint; the signal that ended it early, or 0."""
     run = open_run(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     generator = make(cfg.generator)
-    data = make(cfg.dataset)
+    data = build_data(cfg.dataset, cfg.task)
     check(generator, data)
     method = build_method(cfg, generator)
     if run.resume is not None:
         method.refuse_other(read_checkpoint(run.resume))
-    loggers = make(cfg.logger, _partial_=True)(run_dir=run.folder, hyperparameters=run.config)
+    loggers = make(cfg.logger, _partial_=True)(
+        run_dir=run.folder, run_id=run.wandb_id, hyperparameters=run.config
+    )
     trainer = make(cfg.trainer, _partial_=True)(
         run_dir=run.folder, loggers=loggers, batch_size=data.batch_size
     )
     begin(run)
-    trainer.fit(method, datamodule=data, ckpt_path=run.resume, weights_only=True)
-    finish(run, trainer, method)
+    with kept_log(run.folder, place().rank):
+        with explained(trainer):
+            trainer.fit(method, datamodule=data, ckpt_path=run.resume, weights_only=True)
+        finish(run, trainer, method)
+    return method.interrupted if place().rank == 0 else 0
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Entry point: what a user can get wrong ends in one sentence, not in a traceback."""
     try:
-        train(cfg)
+        caught = train(cfg)
     except USER_ERRORS as error:
         sys.exit(f"\n{type(error).__name__}: {error}")
+    if caught:
+        sys.exit(128 + caught)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ from ganinv.method.e4e import E4E
 from ganinv.method.inverting import Inverting
 from ganinv.method.psp import PSp
 from ganinv.optimizer.ranger import Ranger
+from ganinv.task.image import Image
 from ganinv.trainer.quiet import quieten
 
 RANGER = {"lr": 1e-4, "alpha": 0.5, "k": 6, "betas": (0.95, 0.999)}
@@ -82,6 +83,7 @@ def build(name: str, size: str, fused: bool) -> Inverting:
     terms["perceptual"] = Perceptual(weight=0.8, backbone=efficientnet_lite0(weights=None))
     common: dict[str, Any] = {"generator": generator, "optimizer": lambda p: Ranger(p, **RANGER)}
     common |= {"start_from_w_avg": True, "noise": "random", "seed": 0, "accumulate": 1}
+    common["task"] = Image()
     common |= {"clip_norm": None, "max_nonfinite": 10}
     if name == "psp":
         return PSp(encoder=GradualStyleEncoder(**shared), loss=Terms(terms), **common)

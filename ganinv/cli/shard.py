@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.core.errors import ConfigError, DataError, explain
 
 if TYPE_CHECKING:
+    from ganinv.core.interface import SourceKind
+    from ganinv.dataset.codec import Extension
     from ganinv.dataset.index import Index
     from ganinv.dataset.shard import Plan
     from ganinv.dataset.source import Source
@@ -19,6 +22,7 @@ EXAMPLES = """examples:
   ganinv shard ffhq.zip --out data/ffhq256 --size 256 --val 1000 --test 1000
   ganinv shard celeba_hq_test/ --out data/celebahq256 --size 256 --split test
   ganinv shard lsun/cars --out data/cars --size 192x256 --format webp
+  ganinv shard faces/ --source masks/ --kind labels --out data/masks256 --size 256 --test 1000
 
 OUT/train, OUT/val and OUT/test each become a set of webdataset tars with an index. A set that
 exists is never touched: the same command finds it done, another command is refused. An interrupted
@@ -51,6 +55,17 @@ def add_parser(subparsers: Any) -> None:
         "--format", choices=("jpg", "png", "webp"), default="jpg", help="default jpg"
     )
     parser.add_argument("--quality", type=int, default=95, help="of jpg and webp, default 95")
+    parser.add_argument(
+        "--source",
+        dest="beside",
+        type=Path,
+        metavar="SOURCES",
+        help="of a paired task: folder, zip or LMDB with an input of the same name for each image",
+    )
+    parser.add_argument(
+        "--kind", choices=("rgb", "grey", "labels"),
+        help="what SOURCES are: images, drawings in grey, or maps of classes (resized by nearest)",
+    )  # fmt: skip
     parser.add_argument("--shard-size", type=int, default=1000, help="images a tar, default 1000")
     parser.add_argument("--val", type=int, default=0, metavar="N", help="hold out N for OUT/val")
     parser.add_argument("--test", type=int, default=0, metavar="N", help="hold out N for OUT/test")
@@ -69,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the sets."""
     size = _size(args.size)
     _check(args)
+    from ganinv.dataset.index import read_index
     from ganinv.dataset.shard import cores, write_set
     from ganinv.dataset.source import open_source
 
@@ -82,9 +98,10 @@ def run(args: argparse.Namespace) -> int:
                 "check the path; a database needs its data.mdb in the folder",
             )
         )
+    beside = _beside(items, args)
     parts = _split(items, args)
     _say(f"{args.source}: {len(items):,} images")
-    for name, plan in _plans(source, items, parts, size, args).items():
+    for name, plan in _plans(source, items, parts, size, args, beside).items():
         folder = args.out / name
         there = (folder / "index.json").is_file()
         try:
@@ -98,8 +115,41 @@ def run(args: argparse.Namespace) -> int:
         edges = f"[{size[0]},{size[1]}]"
         out = shlex.quote(str(args.out))
         data = f"dataset=shards dataset.root={out} dataset.image_size={edges}"
+        data += _task(read_index(args.out / "train"))
         _say(f"Train:  python train.py {data} generator=...")
     return 0
+
+
+def _task(index: Index) -> str:
+    """The options of the task that reads a set's sources."""
+    if index.source is None:
+        return ""
+    classes = index.source.classes
+    return {
+        "rgb": " task=translation",
+        "grey": " task=sketch encoder.input_nc=1",
+        "labels": f" task=segmentation task.classes={classes} encoder.input_nc={classes}",
+    }[index.source.kind]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The sources of a paired set, and which belongs to which image."""
+
+    source: Source
+    names: dict[str, str]
+    sha256: str  # of their names and sizes
+
+
+def _beside(items: list[tuple[str, str]], args: argparse.Namespace) -> Beside | None:
+    if args.beside is None:
+        return None
+    from ganinv.dataset.source import open_source, pairs_of
+
+    source = open_source(args.beside)
+    found = source.items()
+    names = pairs_of([name for name, _ in items], [name for name, _ in found])
+    return Beside(source, names, hashlib.sha256(repr(found).encode()).hexdigest())
 
 
 def _say(text: str) -> None:
@@ -121,6 +171,8 @@ def _check(args: argparse.Namespace) -> None:
         if value is not None and value < 1:
             option = name.replace("_", "-")
             raise ConfigError(explain(f"--{option} {value}", "at least 1", "raise it"))
+    if (args.beside is None) != (args.kind is None):
+        raise ConfigError(explain("--source or --kind alone", "both, or none", "add the other one"))
     for name in ("val", "test"):
         count = getattr(args, name)
         if count < 0 or (count and args.split == name):
@@ -159,6 +211,7 @@ def _plans(
     parts: dict[str, list[int]],
     size: tuple[int, int],
     args: argparse.Namespace,
+    beside: Beside | None,
 ) -> dict[str, Plan]:
     from ganinv.dataset.shard import Plan
     from ganinv.dataset.source import Resized, keys_of
@@ -175,6 +228,10 @@ def _plans(
         "shard_size": args.shard_size,
         "held_out": [args.val, args.test, args.seed if args.val or args.test else None],
     }
+    paired: tuple[SourceKind, Extension] | None = None
+    if beside is not None:
+        paired = args.kind, args.format if args.kind == "rgb" else "png"
+        parameters |= {"sources_sha256": beside.sha256, "kind": args.kind}
     origin = {
         "source": str(args.source),
         "command": shlex.join(["ganinv", *args.arguments]),
@@ -191,6 +248,7 @@ def _plans(
             fit=args.fit,
             extension=args.format,
             quality=args.quality,
+            beside=None if beside is None else (beside.source, args.kind, beside.names),
         )
         plans[split] = Plan(
             images=len(chosen),
@@ -200,6 +258,7 @@ def _plans(
             extension=args.format,
             parameters=parameters | {"split": split},
             origin=origin,
+            source=paired,
         )
     return plans
 

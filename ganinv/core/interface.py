@@ -9,6 +9,7 @@ from typing import Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 from torch import Tensor
 
 Noise = Literal["const", "none", "random"]
+SourceKind = Literal["rgb", "grey", "labels"]  # 3 channels, 1 channel, or class numbers
 
 
 class Recipe(TypedDict):
@@ -27,7 +28,7 @@ class Batch(TypedDict):
     synthetic: NotRequired[Recipe]
     key: list[str]  # name of each image
     position: Tensor  # int64 [B], place of each image in the global stream (images seen before it)
-    source: NotRequired[Tensor]  # uint8 [B,C,H,W]: the input image of paired tasks
+    source: NotRequired[Tensor]  # uint8 [B,C0,H,W]: what a paired set stores beside each image
 
 
 class Mapping(Protocol):

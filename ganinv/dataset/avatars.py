@@ -6,6 +6,8 @@ hair and background colours and continuous pose. A face is a function of its see
     image       uint8 [R,R,3] RGB
     attributes  plain JSON values: colours as RGB in [0,1], pose in degrees and per cent of the
                 canvas, parts by variant name, and booleans for what a classifier would be asked
+    labels      uint8 [R,R]: the part of the face that covers most of each pixel, by its place in
+                `PARTS`
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import colorsys
 import io
 import json
+import re
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -36,6 +39,11 @@ HAIR: dict[str, tuple[float, tuple[float, float], tuple[float, float], tuple[flo
     "grey": (0.07, (0.00, 1.00), (0.00, 0.06), (0.55, 0.90)),
     "dyed": (0.10, (0.45, 0.95), (0.40, 0.75), (0.55, 0.90)),
 }
+
+PARTS = [  # what a label says; outlines belong to what they surround
+    "background", "skin", "hair", "outline", "eyes", "eyebrows", "nose", "mouth", "freckles",
+    "glasses", "beard", "earrings", "hairAccessories",
+]  # fmt: skip
 
 
 @cache
@@ -140,3 +148,46 @@ def draw(seed: int, resolution: int) -> tuple[np.ndarray, dict[str, Any]]:
     known |= {f"{part}_variant": name for part, name in parts.items()}
     known["smile"] = str(parts["mouth"]).startswith("happy")
     return np.asarray(image), known
+
+
+def labels(seed: int, resolution: int) -> np.ndarray:
+    """The parts of the face with this seed: uint8 [R,R], numbers of `PARTS`.
+
+    The same drawing with every part in a flat colour of its own and without antialiasing; of the
+    pixels that become one, the commonest part counts.
+
+    Args:
+        seed: see `draw`.
+        resolution: R in px.
+    """
+    svg = Avatar(_style(), options(seed)[0]).to_string()
+    svg = svg.replace('shape-rendering="auto"', 'shape-rendering="crispEdges"', 1)
+    svg = re.sub(r'<g id="(\w+)-[^"]*">(.*?)</g>(?=<g id=|<clipPath|</defs>)', _flat, svg)
+    svg = re.sub(r'(<rect [^>]*fill=")[^"]*(")', rf"\g<1>{_code('background')}\2", svg)
+    size = resolution * OVERSAMPLING
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
+    codes = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+    numbers, rest = np.divmod(codes[..., 0], CODE)
+    if rest.any() or (codes != codes[..., :1]).any() or numbers.max() >= len(PARTS):
+        raise AssertionError(f"the face of seed {seed} has a colour that is no part's")
+    cells = numbers.reshape(resolution, OVERSAMPLING, resolution, OVERSAMPLING)
+    counts = np.stack([(cells == part).sum((1, 3)) for part in range(len(PARTS))])
+    return counts.argmax(0).astype(np.uint8)
+
+
+CODE = 16  # grey levels between the codes of two parts
+
+
+def _code(part: str) -> str:
+    level = CODE * PARTS.index(part)
+    return f"#{level:02x}{level:02x}{level:02x}"
+
+
+def _flat(match: re.Match[str]) -> str:
+    """One part's drawing in its flat colour; a head is skin between outlines."""
+    whole, part = match[0], match[1]
+    whole = re.sub(r' opacity="[^"]*"', "", whole)
+    if part != "head":
+        return re.sub(r'fill="[^"]*"', f'fill="{_code(part)}"', whole)
+    drawn = iter(["outline", "skin"])  # the silhouette, the skin in it, lines from then on
+    return re.sub(r'fill="[^"]*"', lambda _: f'fill="{_code(next(drawn, "outline"))}"', whole)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 Extension = Literal["png", "jpg", "webp"]
 Fit = Literal["crop", "pad"]
+Mode = Literal["RGB", "L"]  # three channels, or one
 
 EXTENSIONS: tuple[Extension, ...] = ("png", "jpg", "webp")
 # What source images may be. Formats that PIL hands to other programs are left out on purpose.
@@ -25,7 +26,7 @@ SOURCE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 
 
 def encode(image: np.ndarray, extension: Extension, quality: int) -> bytes:
-    """uint8 [H,W,3] RGB -> the bytes of an image file.
+    """uint8 [H,W,3] RGB, or [H,W] of one channel -> the bytes of an image file.
 
     Args:
         image: the pixels.
@@ -43,17 +44,21 @@ def encode(image: np.ndarray, extension: Extension, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes, extension: Extension) -> Tensor:
-    """The bytes of an image file of a shard -> uint8 [3,H,W] RGB.
+def decode(data: bytes, extension: Extension, mode: Mode = "RGB") -> Tensor:
+    """The bytes of an image file of a shard -> uint8 [3,H,W] RGB, or [1,H,W] of mode L.
 
     Raises:
-        ValueError, OSError: the bytes are cut short or damaged.
+        ValueError, OSError: the bytes are cut short or damaged; or of mode L, they have colours.
     """
     if extension == "jpg":
-        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+        colours = "RGB" if mode == "RGB" else "GRAY"
+        pixels = simplejpeg.decode_jpeg(data, colorspace=colours)
     else:
-        pixels = np.array(_open(data, (extension.upper(),)).convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        image = _open(data, (extension.upper(),))
+        if mode == "L" and image.mode != "L":
+            raise ValueError(f"a {image.mode} image instead of one channel")
+        pixels = np.array(image.convert(mode))
+    return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).contiguous()
 
 
 def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
@@ -83,25 +88,44 @@ def load(data: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
-def resize(image: Image.Image, size: tuple[int, int], fit: Fit) -> np.ndarray:
-    """One Lanczos resize, antialiased, to uint8 [H,W,3].
+def load_labels(data: bytes) -> Image.Image:
+    """The bytes of a map of classes -> one channel whose values are the class numbers: a grey
+    image's values, or a palette image's indices.
+
+    Raises:
+        ValueError, OSError: as `load`; or an image in colour, whose numbers nobody knows.
+    """
+    file = _open(data, SOURCE_FORMATS)
+    file.load()
+    if file.mode not in ("L", "P", "1"):
+        raise ValueError(
+            f"a map of classes as a {file.mode} image; expected one channel (grey or palette)"
+        )
+    numbers = np.asarray(file).astype(np.uint8)  # of a palette image: its indices
+    return ImageOps.exif_transpose(Image.fromarray(numbers))
+
+
+def resize(image: Image.Image, size: tuple[int, int], fit: Fit, labels: bool = False) -> np.ndarray:
+    """One Lanczos resize, antialiased, to uint8 [H,W,3] or [H,W]; of labels the nearest pixel.
 
     Args:
-        image: RGB.
+        image: RGB or of one channel.
         size: (H, W) in px.
         fit: crop: the largest centred part of the target's aspect; pad: the whole image, centred
-            on black.
+            on black (label 0).
+        labels: whether values are class numbers, between which nothing lies.
     """
     height, width = size
+    way = Image.Resampling.NEAREST if labels else Image.Resampling.LANCZOS
     if fit == "crop":
         scale = min(image.width / width, image.height / height)
         left = (image.width - scale * width) / 2
         top = (image.height - scale * height) / 2
         box = (left, top, left + scale * width, top + scale * height)
-        return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=box))
+        return np.asarray(image.resize((width, height), way, box=box))
     scale = min(width / image.width, height / image.height)
     inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    canvas = Image.new("RGB", (width, height))
+    canvas = Image.new(image.mode, (width, height))
     corner = ((width - inner[0]) // 2, (height - inner[1]) // 2)
-    canvas.paste(image.resize(inner, Image.Resampling.LANCZOS), corner)
+    canvas.paste(image.resize(inner, way), corner)
     return np.asarray(canvas)

@@ -6,6 +6,8 @@
                    their tar, in the order of the shards
     000000.tar     webdataset: `{key}.png|jpg|webp` and `{key}.json` of each sample
 
+A paired set also has `{key}.source.png|jpg|webp`, and offsets.npy two more columns for it.
+
 webdataset itself needs the tars only. The index makes an exact order, an exact resume and a check
 for truncation possible.
 """
@@ -24,12 +26,28 @@ import numpy as np
 from torch import Tensor
 
 from ganinv.core.errors import DataError, explain
+from ganinv.core.interface import SourceKind
 from ganinv.core.io import sha256_file
-from ganinv.dataset.codec import EXTENSIONS, Extension, decode
+from ganinv.dataset.codec import EXTENSIONS, Extension, Mode, decode
 
 FORMAT = "ganinv-shards"
 VERSION = 1
 HEADER = 512  # a tar member's header, bytes, right before its data
+
+
+@dataclass(frozen=True)
+class SourceFormat:
+    """What a paired set stores beside each image.
+
+    Attributes:
+        kind: rgb, grey or labels.
+        extension: of its files.
+        classes: of label maps, the highest label + 1; else 0.
+    """
+
+    kind: SourceKind
+    extension: Extension
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -42,8 +60,9 @@ class Index:
         extension: of the image files.
         names: the tars.
         starts: int64 [shards + 1]; shard s holds samples starts[s] ... starts[s+1] - 1.
-        offsets: int64 [n,4], mapped from the file: workers share it.
+        offsets: int64 [n,4] or, of a paired set, [n,6], mapped from the file: workers share it.
         raw: the whole of index.json.
+        source: what is stored beside each image, None for nothing.
     """
 
     folder: Path
@@ -53,6 +72,7 @@ class Index:
     starts: np.ndarray
     offsets: np.ndarray
     raw: dict[str, Any]
+    source: SourceFormat | None = None
 
     def __len__(self) -> int:
         """Samples in the set."""
@@ -118,7 +138,8 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Index:
         raise ValueError(f"images of format {image['format']!r}, not {', '.join(EXTENSIONS)}")
     counts = np.array([shard["samples"] for shard in shards], dtype=np.int64)
     offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
-    if offsets.shape != (counts.sum(), 4) or offsets.dtype != np.int64:
+    source = SourceFormat(**raw["source"]) if raw.get("source") else None
+    if offsets.shape != (counts.sum(), 6 if source else 4) or offsets.dtype != np.int64:
         raise ValueError(f"offsets.npy of shape {offsets.shape} for {counts.sum()} samples")
     if len(offsets) == 0:
         raise ValueError("no samples")
@@ -130,6 +151,7 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Index:
         starts=np.concatenate([[0], np.cumsum(counts)]),
         offsets=offsets,
         raw=raw,
+        source=source,
     )
 
 
@@ -190,17 +212,32 @@ class Reader:
         Raises:
             BadSample: cut short, damaged, or not what the index says.
         """
+        return self._pixels(sample, 0, self.index.extension, "RGB")
+
+    def source(self, sample: int) -> Tensor:
+        """What a paired set stores beside the image: uint8 [3,H,W], or [1,H,W] of grey and labels.
+
+        Raises:
+            BadSample: as `image`.
+        """
+        assert self.index.source is not None, f"{self.index.folder} is no paired set"
+        mode: Mode = "RGB" if self.index.source.kind == "rgb" else "L"
+        return self._pixels(sample, 4, self.index.source.extension, mode)[1]
+
+    def _pixels(
+        self, sample: int, column: int, extension: Extension, mode: Mode
+    ) -> tuple[str, Tensor]:
         name = self.index.name_of(sample)
         try:
-            member, data = self._member(sample, 0)
+            member, data = self._member(sample, column)
             name = f"{name} ({member})"
-            pixels = decode(data, self.index.extension)
+            pixels = decode(data, extension, mode)
         except (ValueError, OSError, SyntaxError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadSample(f"{name}: {reason}") from error
         if tuple(pixels.shape[1:]) != self.index.size:
             raise BadSample(f"{name}: {tuple(pixels.shape[1:])} px instead of {self.index.size}")
-        return member.rsplit(".", 1)[0], pixels
+        return member.split(".", 1)[0], pixels
 
     def json(self, sample: int) -> dict[str, Any]:
         """The json of a sample.
@@ -270,7 +307,7 @@ def shard_faults(folder: Path, shard: int, decode_images: bool) -> list[str]:
     if decode_images:
         reader = Reader(index, open_files=1)
         for sample in range(int(index.starts[shard]), int(index.starts[shard + 1])):
-            for read in (reader.image, reader.json):
+            for read in (reader.image, reader.json, *([reader.source] if index.source else [])):
                 try:
                     read(sample)
                 except BadSample as error:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from ganinv.core.errors import ConfigError, DataError, explain
+from ganinv.core.interface import SourceKind
 from ganinv.core.seed import mix
 from ganinv.dataset import avatars
 from ganinv.dataset.codec import encode
@@ -38,6 +39,8 @@ class ShardData(pl.LightningDataModule):
         hflip: mirror half of the training images.
         window: shards that are shuffled together.
         max_bad_share: share of unreadable images at which the run stops.
+        source: what the task reads beside each image, None for nothing.
+        classes: of label maps, as the task counts them.
 
     Raises:
         ConfigError: a value that cannot be.
@@ -55,8 +58,11 @@ class ShardData(pl.LightningDataModule):
         hflip: bool,
         window: int,
         max_bad_share: float,
+        source: SourceKind | None = None,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
+        self.source, self.classes = source, classes
         least = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
         least["window"] = (window, 1)
         for name, (value, lowest) in least.items():
@@ -98,8 +104,31 @@ class ShardData(pl.LightningDataModule):
                     f"shard SOURCE --out OUT --size {self.image_size[0]}x{self.image_size[1]}",
                 )
             )
+        if self.source is not None:
+            self._refuse_source(index)
         check_files(index)
         return index
+
+    def _refuse_source(self, index: Index) -> None:
+        stored = index.source
+        option = f"--source FOLDER --kind {self.source}"
+        if stored is None or stored.kind != self.source:
+            has = f"{stored.kind} sources" if stored else "images alone"
+            raise DataError(
+                explain(
+                    f"{index.folder} holds {has}, and the task reads {self.source} sources",
+                    "a paired set of that kind",
+                    f"write one: ganinv shard TARGETS {option} --out OUT --size N; or task=image",
+                )
+            )
+        if self.classes is not None and stored.classes > self.classes:
+            raise DataError(
+                explain(
+                    f"{index.folder} has labels up to {stored.classes - 1}",
+                    f"at most {self.classes - 1} (task.classes={self.classes})",
+                    f"set task.classes={stored.classes}",
+                )
+            )
 
     def train_dataloader(self) -> Loader:
         """The endless stream of this rank, from the images already seen."""
@@ -112,7 +141,8 @@ class ShardData(pl.LightningDataModule):
             world_size=world_size,
         )
         hflip_seed = mix(self.seed, "hflip") if self.hflip else None
-        train = TrainSet(index, Order(index.starts, self.seed, self.window), hflip_seed)
+        order = Order(index.starts, self.seed, self.window)
+        train = TrainSet(index, order, hflip_seed, paired=self.source is not None)
         return self._loader(train, positions)
 
     def val_dataloader(self) -> Loader:
@@ -134,7 +164,10 @@ class ShardData(pl.LightningDataModule):
     def once(self, split: str) -> Loader:
         """Every image of a split once over all ranks, in stored order."""
         index = self.open(split)
-        return self._loader(EvalSet(index), share(len(index), self.batch_size, *self._place()))
+        paired = self.source is not None
+        return self._loader(
+            EvalSet(index, paired), share(len(index), self.batch_size, *self._place())
+        )
 
     def _place(self) -> tuple[int, int]:
         """This rank and the number of ranks, as the trainer knows them: under srun the environment
@@ -180,12 +213,14 @@ class Drawn:
         count: faces.
         per_shard: faces of a tar.
         resolution: px.
+        labels: with the map of the face's parts beside each.
     """
 
     first_seed: int
     count: int
     per_shard: int
     resolution: int
+    labels: bool = False
 
     def __call__(self, number: int) -> Iterator[Sample]:
         """The faces of one shard."""
@@ -194,7 +229,12 @@ class Drawn:
             seed = self.first_seed + place
             image, attributes = avatars.draw(seed, self.resolution)
             record = {"seed": seed, "attributes": attributes}
-            yield Sample(f"{seed:08d}", encode(image, "png", 0), record)
+            key, data = f"{seed:08d}", encode(image, "png", 0)
+            if self.labels:
+                parts = avatars.labels(seed, self.resolution)
+                yield Sample(key, data, record, encode(parts, "png", 0), int(parts.max()))
+            else:
+                yield Sample(key, data, record)
 
 
 class AvatarData(ShardData):
@@ -213,6 +253,8 @@ class AvatarData(ShardData):
         hflip: see there.
         window: see there.
         max_bad_share: see there.
+        source: None, or labels for maps of the face's parts (`avatars.PARTS`).
+        classes: see there.
     """
 
     PER_SHARD = 500
@@ -233,16 +275,27 @@ class AvatarData(ShardData):
         hflip: bool,
         window: int,
         max_bad_share: float,
+        source: SourceKind | None = None,
+        classes: int | None = None,
     ) -> None:
+        if source not in (None, "labels"):
+            raise ConfigError(
+                explain(
+                    f"a task that reads {source} sources with dataset=avatars64",
+                    "labels, the only thing that is drawn beside the faces",
+                    "set task=segmentation, or task=image",
+                )
+            )
         self.counts = {"train": num_train, "val": num_val, "test": num_test}
         for split, count in self.counts.items():
             if not 1 <= count <= self.SEEDS:
                 _refuse(f"num_{split}={count}", f"1 to {self.SEEDS:,} faces", f"num_{split}")
         if len(set(image_size)) != 1:
             _refuse(f"image_size={list(image_size)}", "a square for avatars", "image_size")
+        pair = f"-{source}" if source else ""
         drawn = "-".join(str(part) for part in (*self.counts.values(), f"{self._drawing():08x}"))
         super().__init__(
-            root=str(Path(cache).expanduser() / f"avatars{image_size[0]}-{drawn}"),
+            root=str(Path(cache).expanduser() / f"avatars{image_size[0]}{pair}-{drawn}"),
             image_size=image_size,
             generator_resolutions=generator_resolutions,
             batch_size=batch_size,
@@ -251,6 +304,8 @@ class AvatarData(ShardData):
             hflip=hflip,
             window=window,
             max_bad_share=max_bad_share,
+            source=source,
+            classes=classes,
         )
 
     @staticmethod
@@ -285,7 +340,8 @@ class AvatarData(ShardData):
                 ) from error
 
     def _draw(self, split: str, count: int, first_seed: int) -> None:
-        make = Drawn(first_seed, count, self.PER_SHARD, self.image_size[0])
+        labels = self.source == "labels"
+        make = Drawn(first_seed, count, self.PER_SHARD, self.image_size[0], labels)
         plan = Plan(
             images=count,
             shards=-(-count // self.PER_SHARD),
@@ -297,11 +353,13 @@ class AvatarData(ShardData):
                 "count": count,
                 "resolution": self.image_size[0],
                 "drawing": self._drawing(),
+                **({"parts": avatars.PARTS} if labels else {}),
             },
             origin={
                 "source": "drawn: DiceBear lorelei (CC0 1.0), ganinv.dataset.avatars",
                 "command": f"dataset=avatars64 dataset.num_{split}={count}",
                 "seed": first_seed,
             },
+            source=("labels", "png") if labels else None,
         )
         write_set(self.root / split, plan, cores(), f"{split} faces")

@@ -30,6 +30,7 @@ from webdataset import TarWriter
 
 from ganinv import __version__
 from ganinv.core.errors import DataError, explain
+from ganinv.core.interface import SourceKind
 from ganinv.core.io import sha256_file, write_atomic
 from ganinv.dataset.codec import Extension
 from ganinv.dataset.index import FORMAT, VERSION, Index, read_index
@@ -37,11 +38,14 @@ from ganinv.dataset.index import FORMAT, VERSION, Index, read_index
 
 @dataclass(frozen=True)
 class Sample:
-    """One image on its way into a shard: its name, the bytes of its file, and its json."""
+    """One image on its way into a shard: its name, the bytes of its file, its json and, of a paired
+    set, the bytes of the file beside it and, of a map of classes, its highest label."""
 
     key: str
     image: bytes
     record: dict[str, Any]
+    source: bytes | None = None
+    label: int = -1
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Plan:
         extension: of the image files.
         parameters: plain values; two plans with equal parameters write equal sets.
         origin: for the reader of index.json: source, command, seed.
+        source: kind and extension of what is stored beside each image, if anything.
     """
 
     images: int
@@ -73,6 +78,7 @@ class Plan:
     extension: Extension
     parameters: dict[str, Any]
     origin: dict[str, Any]
+    source: tuple[SourceKind, Extension] | None = None
 
 
 class Counter(Protocol):
@@ -225,16 +231,25 @@ def _write_shard(number: int, plan: Plan, partial: Path, count: Callable[[int], 
     """Write one tar, then `{number}.json` beside it, which says that the tar is complete."""
     path = partial / f"{number:06d}.tar"
     temporary = partial / f"{path.name}.{os.getpid()}"
-    failures = []
+    failures, label = [], -1
     with open(temporary, "wb") as file, TarWriter(file, encoder=False, mtime=0) as writer:
         for sample in plan.make(number):
             if isinstance(sample, Failure):
                 failures.append([sample.name, sample.reason])
             else:
                 record = json.dumps(sample.record).encode()
-                writer.write({"__key__": sample.key, plan.extension: sample.image, "json": record})
+                parts: dict[str, Any] = {
+                    "__key__": sample.key,
+                    plan.extension: sample.image,
+                    "json": record,
+                }
+                if plan.source is not None:
+                    parts[f"source.{plan.source[1]}"] = sample.source
+                    label = max(label, sample.label)
+                writer.write(parts)
             count(1)
-    offsets = _offsets(temporary, plan.extension)
+    kinds = [plan.extension, "json"] + ([f"source.{plan.source[1]}"] if plan.source else [])
+    offsets = _offsets(temporary, kinds)
     entry = {
         "name": path.name,
         "samples": len(offsets),
@@ -242,18 +257,29 @@ def _write_shard(number: int, plan: Plan, partial: Path, count: Callable[[int], 
         "sha256": sha256_file(temporary),
     }
     os.replace(temporary, path)
-    note = {"entry": entry, "offsets": offsets, "failures": failures}
+    note = {"entry": entry, "offsets": offsets, "failures": failures, "label": label}
     write_atomic(partial / f"{number:06d}.json", json.dumps(note).encode())
 
 
-def _offsets(path: Path, extension: str) -> list[list[int]]:
-    """[image offset, image size, json offset, json size] of each sample, read back from the tar."""
+def _offsets(path: Path, kinds: list[str]) -> list[list[int]]:
+    """[offset, size] of each kind of member of each sample, in a row, read back from the tar."""
     found: dict[str, dict[str, list[int]]] = {}
     with tarfile.open(path) as tar:
         for member in tar:
-            key, kind = member.name.rsplit(".", 1)
+            key, kind = member.name.split(".", 1)
             found.setdefault(key, {})[kind] = [member.offset_data, member.size]
-    return [[*parts[extension], *parts["json"]] for parts in found.values()]
+    return [[n for kind in kinds for n in parts[kind]] for parts in found.values()]
+
+
+def _source_format(plan: Plan, notes: list[dict[str, Any]]) -> dict[str, Any] | None:
+    if plan.source is None:
+        return None
+    kind, extension = plan.source
+    return {
+        "kind": kind,
+        "extension": extension,
+        "classes": 1 + max(note["label"] for note in notes),
+    }
 
 
 def _finish(partial: Path, plan: Plan, parameters: dict[str, Any]) -> None:
@@ -281,6 +307,7 @@ def _finish(partial: Path, plan: Plan, parameters: dict[str, Any]) -> None:
         "ganinv": __version__,
         "image": {"height": plan.size[0], "width": plan.size[1], "format": plan.extension},
         "samples": len(offsets),
+        "source": _source_format(plan, notes),
         "origin": plan.origin,
         "parameters": parameters,
         "failed": failed,

@@ -19,7 +19,8 @@ import lmdb
 import numpy as np
 
 from ganinv.core.errors import DataError, explain
-from ganinv.dataset.codec import Extension, Fit, encode, load, resize
+from ganinv.core.interface import SourceKind
+from ganinv.dataset.codec import Extension, Fit, encode, load, load_labels, resize
 from ganinv.dataset.shard import Failure, Sample
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
@@ -126,11 +127,37 @@ def open_source(path: Path) -> Source:
     raise DataError(explain(f"{path} is not a zip file", expected, "unpack it and give its folder"))
 
 
+def pairs_of(names: list[str], sources: list[str]) -> dict[str, str]:
+    """Target's name -> source's name: the same path, whatever the suffix.
+
+    Raises:
+        DataError: a target without a source, or with two.
+    """
+    found: dict[str, list[str]] = {}
+    for source in sources:
+        found.setdefault(_stem(source), []).append(source)
+    bad = [name for name in names if len(found.get(_stem(name), [])) != 1]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise DataError(
+            explain(
+                f"{', '.join(bad[:3])}{more} without one source of that name",
+                "for each image one source of the same path, whatever the suffix",
+                "rename the sources, or take the images out that have none",
+            )
+        )
+    return {name: found[_stem(name)][0] for name in names}
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\.\w+$", "", name)
+
+
 def keys_of(names: list[str]) -> list[str]:
     """A webdataset key for each name: the path without suffix in plain letters; numbered in front
     when that is not unique.
     """
-    stems = [re.sub(r"[^A-Za-z0-9_-]+", "_", re.sub(r"\.\w+$", "", name)) for name in names]
+    stems = [re.sub(r"[^A-Za-z0-9_-]+", "_", _stem(name)) for name in names]
     if max(map(len, stems)) <= 80 and max(Counter(stems).values()) == 1:
         return stems
     return [f"{i:08d}-{stem[-60:]}" for i, stem in enumerate(stems)]
@@ -148,6 +175,7 @@ class Resized:
         fit: see `codec.resize`.
         extension: of the files.
         quality: see `codec.encode`.
+        beside: of a paired set, where the sources lie, their kind, and target's name -> source's.
     """
 
     source: Source
@@ -157,6 +185,7 @@ class Resized:
     fit: Fit
     extension: Extension
     quality: int
+    beside: tuple[Source, SourceKind, dict[str, str]] | None = None
 
     def __call__(self, number: int) -> Iterator[Sample | Failure]:
         """The samples of one shard."""
@@ -165,8 +194,27 @@ class Resized:
                 image = load(self.source.read(name))
                 pixels: np.ndarray = resize(image, self.size, self.fit)
                 data = encode(pixels, self.extension, self.quality)
+                beside, label = self._beside(name)
             except Exception as error:  # a broken image ends in any of a dozen kinds; none stops us
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 yield Failure(name, reason.replace(repr(self.source), "")[:200])
                 continue
-            yield Sample(key, data, {"source": name, "source_size": [image.height, image.width]})
+            record = {"source": name, "source_size": [image.height, image.width]}
+            yield Sample(key, data, record, beside, label)
+
+    def _beside(self, target: str) -> tuple[bytes | None, int]:
+        """The file beside a target, and the highest label of a map of classes."""
+        if self.beside is None:
+            return None, -1
+        source, kind, names = self.beside
+        try:
+            data = source.read(names[target])
+            image = load_labels(data) if kind == "labels" else load(data)
+        except Exception as error:
+            raise ValueError(f"its source {names[target]}: {error}") from error
+        if kind == "grey":
+            image = image.convert("L")
+        pixels = resize(image, self.size, self.fit, labels=kind == "labels")
+        extension = self.extension if kind == "rgb" else "png"
+        label = int(pixels.max()) if kind == "labels" else -1
+        return encode(pixels, extension, self.quality), label

@@ -39,10 +39,13 @@ class TrainSet(Dataset[dict[str, Any]]):
         index: the set.
         order: position -> sample.
         hflip_seed: decides for each position whether its image is mirrored; None mirrors none.
+        paired: also read what is stored beside each image; it is mirrored with it.
     """
 
-    def __init__(self, index: Index, order: Order, hflip_seed: int | None) -> None:
-        self.order, self.hflip_seed = order, hflip_seed
+    def __init__(
+        self, index: Index, order: Order, hflip_seed: int | None, paired: bool = False
+    ) -> None:
+        self.order, self.hflip_seed, self.paired = order, hflip_seed, paired
         self.reader = Reader(index, open_files=2 * order.window + 2)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
@@ -56,13 +59,15 @@ class TrainSet(Dataset[dict[str, Any]]):
         for attempt in range(REPLACEMENTS):
             try:
                 key, image = self.reader.image(sample)
+                pair = {"source": self.reader.source(sample)} if self.paired else {}
             except BadSample as error:
                 skipped.append(str(error))
                 sample = mix(self.order.seed, "replacement", position, attempt) % len(self.order)
                 continue
             if self.hflip_seed is not None and mix(self.hflip_seed, position) & 1:
                 image = image.flip(-1)
-            return {"key": key, "image": image, "position": position, "skipped": skipped}
+                pair = {name: part.flip(-1) for name, part in pair.items()}
+            return {"key": key, "image": image, "position": position, "skipped": skipped} | pair
         raise DataError(
             explain(
                 f"{len(skipped)} unreadable samples in a row, the last {skipped[-1]}",
@@ -77,10 +82,11 @@ class EvalSet(Dataset[dict[str, Any]]):
 
     Args:
         index: the set.
+        paired: also read what is stored beside each image.
     """
 
-    def __init__(self, index: Index) -> None:
-        self.reader = Reader(index, open_files=4)
+    def __init__(self, index: Index, paired: bool = False) -> None:
+        self.reader, self.paired = Reader(index, open_files=4), paired
 
     def __len__(self) -> int:
         """Samples in the set."""
@@ -91,10 +97,11 @@ class EvalSet(Dataset[dict[str, Any]]):
         try:
             key, image = self.reader.image(sample)
             record = self.reader.json(sample)
+            pair = {"source": self.reader.source(sample)} if self.paired else {}
         except BadSample as error:
             return {"skipped": [str(error)]}
         found = {"key": key, "image": image, "position": sample, "skipped": []}
-        return found | {"attributes": record.get("attributes")}
+        return found | pair | {"attributes": record.get("attributes")}
 
 
 def collate(samples: list[dict[str, Any]]) -> ShardBatch:
@@ -105,6 +112,8 @@ def collate(samples: list[dict[str, Any]]) -> ShardBatch:
         "key": [sample["key"] for sample in good],
         "position": torch.tensor([sample["position"] for sample in good], dtype=torch.int64),
     }
+    if good and "source" in good[0]:
+        batch["source"] = torch.stack([sample["source"] for sample in good])
     if good and good[0].get("attributes") is not None:
         batch["attributes"] = [sample["attributes"] for sample in good]
     if skipped := [reason for sample in samples for reason in sample["skipped"]]:

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ganinv.core.errors import ConfigError, DataError, explain
-from ganinv.core.interface import Batch, Recipe
+from ganinv.core.interface import Batch, Recipe, SourceKind
 from ganinv.dataset.order import Positions, share
 
 
@@ -37,6 +37,8 @@ class SyntheticData(pl.LightningDataModule):
         psi: truncation, 1 for none.
         cutoff: rows of wp that are truncated.
         image_size: (H, W) in px that the samples are averaged down to.
+        source: what the task reads beside each image: nothing, for samples have nothing.
+        classes: of label maps, as the task counts them.
 
     Raises:
         ConfigError: a value that cannot be.
@@ -53,8 +55,18 @@ class SyntheticData(pl.LightningDataModule):
         psi: float,
         cutoff: int,
         image_size: Sequence[int],
+        source: SourceKind | None = None,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
+        if source is not None:
+            raise ConfigError(
+                explain(
+                    f"a task that reads {source} sources with dataset=synthetic",
+                    "a task on images alone",
+                    "set task=image, super_resolution or frontalisation, or another dataset",
+                )
+            )
         for name, value in {"batch_size": batch_size, "num_val": num_val}.items():
             if value < 1:
                 raise ConfigError(

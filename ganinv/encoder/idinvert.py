@@ -72,6 +72,13 @@ def _check(x: Tensor, size: tuple[int, int]) -> None:
         raise ValueError(f"image of {tuple(x.shape[-2:])} px; expected {size[0]} x {size[1]}")
 
 
+def _start(norm: nn.BatchNorm2d, mean: Tensor, scale: Tensor) -> None:
+    """Set where the codes start: a normalisation's output has this mean and deviation [L,D]."""
+    with torch.no_grad():
+        norm.bias.copy_(mean.flatten())
+        norm.weight.copy_(scale.flatten())
+
+
 def _normal(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -183,6 +190,10 @@ class DomainGuidedEncoder(nn.Module):
         _normal(self)
         nn.init.normal_(getattr(self, f"block{self.last}").fc.weight)
 
+    def start_codes(self, mean: Tensor, scale: Tensor) -> None:
+        """Let the codes start with this mean and deviation [L,D]; their scale stays what it is."""
+        _start(getattr(self, f"block{self.last}").bn.bn, mean, scale)
+
     def forward(self, image: Tensor) -> Tensor:
         """image [B,C,R,R] in [-1,1] -> wp [B,L,D].
 
@@ -256,6 +267,10 @@ class DomainGuidedEncoder5x5(nn.Module):
         self.dense = nn.Linear(channels[-1] * 16, num_ws * w_dim)
         self.norm = nn.BatchNorm2d(num_ws * w_dim)
         _normal(self)
+
+    def start_codes(self, mean: Tensor, scale: Tensor) -> None:
+        """Let the codes start with this mean and deviation [L,D]; both are trained."""
+        _start(self.norm, mean, scale)
 
     def forward(self, image: Tensor) -> Tensor:
         """image [B,C,R,R] in [-1,1] -> wp [B,L,D].

@@ -31,6 +31,7 @@ from ganinv.core.errors import ConfigError, explain
 from ganinv.core.interface import Batch
 from ganinv.method.inverting import GRID_IMAGES, Inverting
 from ganinv.optimizer.schedule import scale_rate
+from ganinv.task.image import Image
 
 
 def smaller(image: Tensor, side: int) -> Tensor:
@@ -56,6 +57,14 @@ class BDInvert(Inverting):
         self, *, mse_weight: float, perceptual_side: int, decay_every: int, **rest: Any
     ) -> None:
         super().__init__(start_from_w_avg=False, **rest)
+        if type(self.task) is not Image:
+            raise ConfigError(
+                explain(
+                    f"method=bdinvert with the task {type(self.task).__name__}",
+                    "task=image: f is the base code of the very image that G made",
+                    "leave task out",
+                )
+            )
         self.mse_weight, self.perceptual_side = mse_weight, perceptual_side
         self.decay_every = decay_every
 
@@ -112,7 +121,7 @@ class BDInvert(Inverting):
         values["total"] = self.weighted(values) + self.mse_weight * values["mse"]
         self.add_up(values)
         if batch_idx == 0:
-            self.grid = self.draw(x[:GRID_IMAGES], x_hat[:GRID_IMAGES])
+            self.grid = self.draw([x[:GRID_IMAGES], x_hat[:GRID_IMAGES]])
 
     def next_commands(self, checkpoint: str) -> list[str]:
         """Nothing yet: f alone is no inversion."""

@@ -30,8 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from ganinv.core.errors import ConfigError, explain
-from ganinv.core.interface import Batch
-from ganinv.core.seed import rand_rows
+from ganinv.core.interface import Batch, Generator
+from ganinv.core.latent import repeat_w
+from ganinv.core.seed import mix, rand_rows, randn_rows
 from ganinv.discriminator.stylegan import StyleGANDiscriminator
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.generator.importer.load import load_discriminator
@@ -61,6 +62,14 @@ def discriminator_of(weights: str) -> nn.Module:
     return found.build(CLASSES[found.kind])
 
 
+@torch.no_grad()
+def spread_of(generator: Generator, samples: int = 4096) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [L,D] of wp over samples of z, the same in every run."""
+    z = randn_rows([mix("spread of w")], (samples, generator.z_dim), generator.w_avg.device)[0]
+    wp = repeat_w(generator.mapping(z), generator.num_ws)
+    return wp.mean(0), wp.std(0)
+
+
 class IDInvert(Inverting):
     """IDInvert; see the module. Further arguments as `Inverting`.
 
@@ -71,6 +80,8 @@ class IDInvert(Inverting):
         adversarial_weight: factor of A_E.
         gamma: of the penalty, which is taken every step.
         decay_every: images in which the rates fall to 0.8 of themselves; None: constant rates.
+        start_spread: E's codes start as w_avg plus this many deviations of w; None: as N(0,1), the
+            released start, which costs thousands of steps where w is distributed otherwise.
     """
 
     D: nn.Module
@@ -84,6 +95,7 @@ class IDInvert(Inverting):
         adversarial_weight: float,
         gamma: float,
         decay_every: int | None,
+        start_spread: float | None,
         **rest: Any,
     ) -> None:
         super().__init__(start_from_w_avg=False, **rest)
@@ -97,6 +109,9 @@ class IDInvert(Inverting):
             )
         self.form, self.adversarial_weight = adversarial_form, adversarial_weight
         self.gamma, self.decay_every = gamma, decay_every
+        if start_spread is not None:
+            mean, deviation = spread_of(self.G)
+            self.E.start_codes(mean, start_spread * deviation)  # type: ignore[operator]
         layout = {"memory_format": torch.channels_last}
         self.add_player("D", discriminator_of(discriminator_weights).to(**layout), optimizer_D)
 

@@ -1,6 +1,6 @@
 """What every method that trains an encoder against a frozen generator shares.
 
-x      [B,3,H,W]  target image in [-1,1]          s  E's input: x itself or a paired image
+x      [B,3,H,W]  target image in [-1,1]          s  [B,C,H,W]  E's input, made by the task
 wp     [B,L,D]    codes: w_avg + E(s), or E(s)    x_hat  G(wp), averaged down to H x W px
 """
 
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from ganinv.core.image import to_unit
 from ganinv.core.interface import Batch, Generator, Noise
 from ganinv.core.latent import repeat_w, truncate
 from ganinv.loss.term import Terms
 from ganinv.method.base import Method, OptimizerFactory
+from ganinv.task.task import Task
 
 GRID_IMAGES = 16
 
@@ -29,6 +29,7 @@ class Inverting(Method):
         generator: G; frozen.
         encoder: E; trained.
         loss: the terms; frozen.
+        task: what E reads.
         optimizer: factory of E's optimizer.
         start_from_w_avg: whether E's output is an offset from w_avg.
         noise: the generator's noise while training: random (as released) or const.
@@ -39,6 +40,7 @@ class Inverting(Method):
     """
 
     inverts = True  # E alone leads from an image to wp
+    read_besides = 0  # channels that E reads besides s
     G: Generator
     E: nn.Module
     terms: Terms
@@ -49,6 +51,7 @@ class Inverting(Method):
         generator: nn.Module,
         encoder: nn.Module,
         loss: Terms,
+        task: Task,
         optimizer: OptimizerFactory,
         start_from_w_avg: bool,
         noise: Noise,
@@ -60,7 +63,7 @@ class Inverting(Method):
         super().__init__(
             seed=seed, accumulate=accumulate, clip_norm=clip_norm, max_nonfinite=max_nonfinite
         )
-        self.start_from_w_avg, self.noise = start_from_w_avg, noise
+        self.start_from_w_avg, self.noise, self.task = start_from_w_avg, noise, task
         layout = {"memory_format": torch.channels_last}  # the fast one for these convolutions
         self.add_player("E", encoder.to(**layout), optimizer)
         self.add_frozen("G", generator.to(**layout))
@@ -116,13 +119,15 @@ class Inverting(Method):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Sum every term over the images of this rank; draw the first ones."""
         x = self.images(batch)
-        wp = self.encode(self.input_of(batch, x))
+        s = self.input_of(batch, x)
+        wp = self.encode(s)
         x_hat = self.decode(wp, x.shape[-2:], "const", None)
         values = self.terms.image(x_hat, x) | self.validate_codes(wp)
         values["total"] = self.weighted(values)
         self.add_up(values)
         if batch_idx == 0:
-            self.grid = self.draw(x[:GRID_IMAGES], x_hat[:GRID_IMAGES])
+            shown = [x, x_hat] if s is x else [self.task.picture(s), x, x_hat]
+            self.grid = self.draw([image[:GRID_IMAGES] for image in shown])
 
     def add_up(self, values: dict[str, Tensor]) -> None:
         """Add name -> [B] to the sums of this validation."""
@@ -149,9 +154,9 @@ class Inverting(Method):
         self._sums = {}
 
     @staticmethod
-    def draw(x: Tensor, x_hat: Tensor) -> Tensor:
-        """Rows of inputs over rows of reconstructions, [3,H,W] in [0,1]."""
-        rows = [torch.cat([a, b]) for a, b in zip(x.split(8), x_hat.split(8), strict=True)]
+    def draw(images: list[Tensor]) -> Tensor:
+        """Rows of inputs and targets over rows of reconstructions, [3,H,W] in [0,1]."""
+        rows = [row for rows in zip(*(x.split(8) for x in images), strict=True) for row in rows]
         return make_grid(torch.cat(rows).float().cpu().clamp(-1, 1) / 2 + 0.5, nrow=8)
 
     def images(self, batch: Batch) -> Tensor:
@@ -170,8 +175,9 @@ class Inverting(Method):
         return truncate(wp, self.G.w_avg, recipe["psi"], recipe["cutoff"])
 
     def input_of(self, batch: Batch, x: Tensor) -> Tensor:
-        """What the encoder reads: `source` of a paired dataset, else x itself."""
-        return to_unit(batch["source"]) if "source" in batch else x
+        """s [B,C,H,W]: what the encoder reads of a batch."""
+        seeds = self.seeds("source", batch["position"])
+        return self.task(x, batch.get("source"), seeds, self.training)
 
     def next_commands(self, checkpoint: str) -> list[str]:
         """What a user would type next."""

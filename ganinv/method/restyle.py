@@ -42,6 +42,8 @@ class Refining(Inverting):
         refinements: T.
     """
 
+    read_besides = 3  # its present reconstruction
+
     def __init__(self, *, refinements: int, **rest: Any) -> None:
         super().__init__(start_from_w_avg=True, **rest)
         if refinements < 1:

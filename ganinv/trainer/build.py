@@ -10,6 +10,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
@@ -18,12 +20,17 @@ from ganinv.core.errors import ConfigError, explain
 from ganinv.loss.term import Terms
 from ganinv.method.base import Method
 from ganinv.trainer.batch_norm import SyncBatchNorm
-from ganinv.trainer.callbacks import Clock, Saver, Telemetry
+from ganinv.trainer.callbacks import Clock, Telemetry
 from ganinv.trainer.checkpoint import AtomicCheckpointIO
+from ganinv.trainer.guards import CompareRanks, KeepNotFinite
 from ganinv.trainer.instantiate import make
+from ganinv.trainer.launch import Launched, place, resolve_size
 from ganinv.trainer.progress import Progress
 from ganinv.trainer.quiet import quieten
+from ganinv.trainer.saver import Saver
+from ganinv.trainer.state import State
 from ganinv.trainer.strategy import Replicas
+from ganinv.trainer.watch import Watching
 
 
 def build_trainer(
@@ -32,8 +39,8 @@ def build_trainer(
     loggers: list[Logger],
     batch_size: int,
     accelerator: str,
-    devices: int | str,
-    num_nodes: int,
+    devices: int | str | None,
+    num_nodes: int | None,
     precision: str,
     accumulate: int,
     sync_batchnorm: bool,
@@ -42,6 +49,8 @@ def build_trainer(
     val_every_kimg: float,
     save_every_kimg: float,
     keep_best: int,
+    async_checkpoint: bool,
+    compare_ranks_every: int,
     timeout_minutes: float,
     threads: int | None,
     deterministic: bool,
@@ -53,8 +62,8 @@ def build_trainer(
         loggers: Lightning loggers; their step is images seen.
         batch_size: images a process draws each step.
         accelerator: cpu, gpu or auto.
-        devices: processes on this node.
-        num_nodes: nodes.
+        devices: processes on each node, null for as many as the launcher started.
+        num_nodes: nodes, null likewise.
         precision: Lightning's precision name, e.g. bf16-mixed.
         accumulate: chunks a batch is cut into.
         sync_batchnorm: batch normalisation over the images of all ranks.
@@ -63,7 +72,9 @@ def build_trainer(
         val_every_kimg: thousands of images between two validations.
         save_every_kimg: thousands of images between two writes of last.ckpt.
         keep_best: number of best checkpoints to keep.
-        timeout_minutes: how long ranks wait for one another.
+        async_checkpoint: write checkpoints to disk while training goes on.
+        compare_ranks_every: steps between two comparisons of the ranks' weights, 0 for none.
+        timeout_minutes: how long ranks wait for one another; then the one that hangs is named.
         threads: CPU threads of each process, null for torch's choice.
         deterministic: forbid operators that do not repeat bit for bit.
     """
@@ -87,11 +98,23 @@ def build_trainer(
     quieten()
     if threads is not None:
         torch.set_num_threads(threads)
-    strategy: Any = "auto"
+    devices, num_nodes = resolve_size(place(), devices, num_nodes)
     several = num_nodes > 1 or devices not in (1, "1")
+    if several and not place().external and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ConfigError(
+            explain(
+                f"trainer.devices={devices} in a multirun, where each rank would start a sweep of "
+                "its own",
+                "a launcher that starts the ranks of each job",
+                "hydra/launcher=submitit_slurm (docs/CLUSTER.md), or trainer.devices=1",
+            )
+        )
+    strategy: Any = "auto"
+    callbacks: list[pl.Callback] = []
     if several:
         strategy = Replicas(timeout=timedelta(minutes=timeout_minutes))
-    callbacks: list[pl.Callback] = [
+        callbacks += [CompareRanks(every=compare_ranks_every), Watching()]
+    callbacks += [
         Clock(max_images=round(max_kimg * 1000), val_every=round(val_every_kimg * 1000)),
         Telemetry(run_dir=run_dir, every=log_every_images),
         Saver(
@@ -99,6 +122,8 @@ def build_trainer(
             every=round(save_every_kimg * 1000),
             keep_best=keep_best,
         ),
+        State(run_dir=run_dir),
+        KeepNotFinite(run_dir=run_dir),
         Progress(max_images=round(max_kimg * 1000)),
     ]
     if sync_batchnorm:
@@ -111,7 +136,7 @@ def build_trainer(
         precision=precision,  # type: ignore[arg-type]
         logger=loggers,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(asynchronous=async_checkpoint), Launched()],
         default_root_dir=run_dir,
         max_epochs=-1,
         check_val_every_n_epoch=None,
@@ -142,13 +167,22 @@ def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool 
         known = {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
         wanted = inspect.signature(encoder.func).parameters
         parts["encoder"] = encoder(**{k: v for k, v in known.items() if k in wanted})
+        parts["task"] = make(cfg.task)
+    elif not cfg.task._target_.endswith(".Image"):
+        raise ConfigError(
+            explain(f"task={cfg.task._target_} with a method that has no encoder", "task=image",
+                    "leave task out")
+        )  # fmt: skip
     if "loss" in cfg:
         parts["loss"] = Terms(make(cfg.loss, _convert_="all") if training else {})
         if training:
             parts["loss"].refuse_nothing()
     if "discriminator" in cfg:
         parts["discriminator"] = make(cfg.discriminator, _convert_="all")
-    method: Method = make(cfg.method, _partial_=True, _convert_="all")(**parts)
+    make_method = make(cfg.method, _partial_=True, _convert_="all")
+    if "task" in parts:
+        _refuse_channels(cfg, parts["task"].channels + make_method.func.read_besides)
+    method: Method = make_method(**parts)
     method.identity = {
         "config": OmegaConf.to_container(cfg, resolve=True),
         "version": __version__,
@@ -156,3 +190,29 @@ def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool 
         "generator_sha256": getattr(generator, "sha256", None),
     }
     return method
+
+
+def build_data(dataset: DictConfig, task: DictConfig, **options: Any) -> Any:
+    """The data module of a config's dataset, which also reads what its task reads beside images.
+
+    Args:
+        dataset: the config's dataset.
+        task: the config's task.
+        options: what to set otherwise.
+    """
+    wanted = make(task)
+    if wanted.reads is None:
+        return make(dataset, **options)
+    return make(dataset, source=wanted.reads, classes=wanted.channels, **options)
+
+
+def _refuse_channels(cfg: DictConfig, wanted: int) -> None:
+    given = cfg.encoder.input_nc
+    if given != wanted:
+        raise ConfigError(
+            explain(
+                f"encoder.input_nc={given} with the task {cfg.task._target_.rsplit('.', 1)[-1]}",
+                f"{wanted}, what the encoder is given to read",
+                f"set encoder.input_nc={wanted}",
+            )
+        )

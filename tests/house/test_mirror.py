@@ -19,11 +19,12 @@ THIRD_PARTY = {"optimizer": "torch.optim."}
 INJECTED = {  # group or nested room -> constructor arguments that only exist at run time
     "encoder": {"num_ws", "w_dim"},
     "discriminator": {"w_dim"},
-    "method": {"generator", "encoder", "discriminator", "loss", "optimizer"},
+    "method": {"generator", "encoder", "discriminator", "loss", "optimizer", "task"},
     "optimizer": {"params"},
+    "dataset": {"source", "classes"},
     "inversion": {"model"},
     "trainer": {"run_dir", "loggers", "batch_size"},
-    "logger": {"run_dir", "hyperparameters"},
+    "logger": {"run_dir", "run_id", "hyperparameters"},
 }
 SPECIAL = {"_target_", "_partial_", "_convert_", "_recursive_"}
 FILES = [path for group in groups() if group.name not in OVERLAYS for path in group.glob("*.yaml")]

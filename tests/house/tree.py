@@ -18,7 +18,7 @@ PACKAGE = ROOT / "ganinv"
 CONF = ROOT / "conf"
 FLOORS = {
     "core": 0,
-    **dict.fromkeys(["backbone", "generator", "discriminator", "dataset", "optimizer"], 1),
+    **dict.fromkeys(["backbone", "generator", "discriminator", "dataset", "optimizer", "task"], 1),
     **dict.fromkeys(["encoder", "loss", "metric"], 2),
     **dict.fromkeys(["inversion", "editing"], 3),
     **dict.fromkeys(["method", "export"], 4),

@@ -10,6 +10,7 @@ from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.loss.pixel import L2
 from ganinv.loss.term import Terms
 from ganinv.method.bdinvert import BDInvert, smaller
+from ganinv.task.image import Image
 from tests.runs import SHAPE
 
 RECIPE = {"split": "train", "psi": 0.7, "cutoff": 4, "image_size": (64, 64)}
@@ -24,6 +25,7 @@ def method():
         generator=generator,
         encoder=BaseCodeEncoder(side=8, channels=8, input_nc=3, channel_base=8, channel_max=8),
         loss=Terms({"l2": L2(weight=1.0)}),
+        task=Image(),
         optimizer=torch.optim.SGD,
         mse_weight=1.0,
         perceptual_side=32,

@@ -8,6 +8,7 @@ from ganinv.core.errors import ConfigError
 from ganinv.loss.pixel import L2
 from ganinv.loss.term import Terms
 from ganinv.method.restyle import ReStylePSp
+from ganinv.task.image import Image
 
 
 class Painter(nn.Module):
@@ -40,6 +41,7 @@ def method(refinements):
         generator=Painter(),
         encoder=Difference(),
         loss=Terms({"l2": L2(weight=2.0)}),
+        task=Image(),
         optimizer=torch.optim.SGD,
         noise="const",
         seed=0,
