@@ -58,6 +58,11 @@ CATALOGUE = {
         instead="loss.perceptual with ganinv.backbone.efficientnet_lite0, whose weights come "
         "with the installation",
     ),
+    "resnet34": Entry(
+        file="resnet34-b627a593.pth",
+        source="torchvision's ImageNet ResNet-34 (ResNet34_Weights.IMAGENET1K_V1)",
+        instead="encoder.trunk_weights=null trains the trunk from random weights",
+    ),
     "vgg16": Entry(
         file="vgg16-397923af.pth",
         source="torchvision's ImageNet VGG16 (VGG16_Weights.IMAGENET1K_V1)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +39,8 @@ class ShardData(pl.LightningDataModule):
         hflip: mirror half of the training images.
         window: shards that are shuffled together.
         max_bad_share: share of unreadable images at which the run stops.
+        regions: name -> (top, bottom, left, right) px of what the losses may look at closely, or
+            None where there is none: `face` of aligned faces.
         source: what the task reads beside each image, None for nothing.
         classes: of label maps, as the task counts them.
 
@@ -58,6 +60,7 @@ class ShardData(pl.LightningDataModule):
         hflip: bool,
         window: int,
         max_bad_share: float,
+        regions: Mapping[str, Sequence[int] | None],
         source: SourceKind | None = None,
         classes: int | None = None,
     ) -> None:
@@ -72,6 +75,7 @@ class ShardData(pl.LightningDataModule):
             _refuse(f"image_size={list(image_size)}", "[height, width] in px", "image_size")
         if not 0 <= max_bad_share < 1:
             _refuse(f"max_bad_share={max_bad_share}", "a share in [0, 1)", "max_bad_share")
+        refuse_regions(regions, image_size)
         self.root = Path(root).expanduser()
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.generator_resolutions = tuple(int(side) for side in generator_resolutions)
@@ -200,6 +204,26 @@ class ShardData(pl.LightningDataModule):
         return batch | moved
 
 
+def refuse_regions(regions: Mapping[str, Sequence[int] | None], image_size: Sequence[int]) -> None:
+    """Refuse regions that leave the image.
+
+    Raises:
+        ConfigError: naming one.
+    """
+    for name, region in regions.items():
+        if region is None:
+            continue
+        edges = [int(edge) for edge in region]
+        if len(edges) != 4 or not (
+            0 <= edges[0] < edges[1] <= image_size[0] and 0 <= edges[2] < edges[3] <= image_size[1]
+        ):
+            _refuse(
+                f"regions.{name}={edges}",
+                f"[top,bottom,left,right] inside {image_size[0]} x {image_size[1]} px",
+                f"regions.{name}",
+            )
+
+
 def _refuse(given: str, expected: str, name: str) -> None:
     raise ConfigError(explain(f"dataset.{given}", expected, f"set dataset.{name}=..."))
 
@@ -253,6 +277,7 @@ class AvatarData(ShardData):
         hflip: see there.
         window: see there.
         max_bad_share: see there.
+        regions: see there.
         source: None, or labels for maps of the face's parts (`avatars.PARTS`).
         classes: see there.
     """
@@ -275,6 +300,7 @@ class AvatarData(ShardData):
         hflip: bool,
         window: int,
         max_bad_share: float,
+        regions: Mapping[str, Sequence[int] | None],
         source: SourceKind | None = None,
         classes: int | None = None,
     ) -> None:
@@ -304,6 +330,7 @@ class AvatarData(ShardData):
             hflip=hflip,
             window=window,
             max_bad_share=max_bad_share,
+            regions=regions,
             source=source,
             classes=classes,
         )

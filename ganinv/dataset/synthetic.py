@@ -7,7 +7,7 @@ shards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ganinv.core.errors import ConfigError, DataError, explain
 from ganinv.core.interface import Batch, Recipe, SourceKind
+from ganinv.dataset.module import refuse_regions
 from ganinv.dataset.order import Positions, share
 
 
@@ -37,6 +38,7 @@ class SyntheticData(pl.LightningDataModule):
         psi: truncation, 1 for none.
         cutoff: rows of wp that are truncated.
         image_size: (H, W) in px that the samples are averaged down to.
+        regions: name -> (top, bottom, left, right) px of what the losses may look at closely.
         source: what the task reads beside each image: nothing, for samples have nothing.
         classes: of label maps, as the task counts them.
 
@@ -55,6 +57,7 @@ class SyntheticData(pl.LightningDataModule):
         psi: float,
         cutoff: int,
         image_size: Sequence[int],
+        regions: Mapping[str, Sequence[int] | None],
         source: SourceKind | None = None,
         classes: int | None = None,
     ) -> None:
@@ -74,6 +77,7 @@ class SyntheticData(pl.LightningDataModule):
                 )
         self.batch_size, self.psi, self.cutoff = batch_size, psi, cutoff
         self.image_size = (int(image_size[0]), int(image_size[1]))
+        refuse_regions(regions, image_size)
         self.counts = {"val": num_val, "test": num_test}
 
     def check(self, splits: Sequence[str] = ("train", "val")) -> None:

@@ -18,7 +18,12 @@ from ganinv.core.network import misfits
 from ganinv.encoder.e4e import Encoder4Editing
 from ganinv.encoder.idinvert import DomainGuidedEncoder, DomainGuidedEncoder5x5
 from ganinv.encoder.psp import GradualStyleEncoder, PyramidEncoder, WEncoder, WPlusEncoder
-from ganinv.encoder.restyle import ReStyleEncoder, ReStyleEncoder4Editing
+from ganinv.encoder.restyle import (
+    ReStyleEncoder,
+    ReStyleEncoder4Editing,
+    ReStyleResNetEncoder,
+    ReStyleResNetEncoder4Editing,
+)
 
 ENCODERS: dict[str, type[nn.Module]] = {
     kind.__name__: kind
@@ -29,11 +34,14 @@ ENCODERS: dict[str, type[nn.Module]] = {
         Encoder4Editing,
         ReStyleEncoder,
         ReStyleEncoder4Editing,
+        ReStyleResNetEncoder,
+        ReStyleResNetEncoder4Editing,
         DomainGuidedEncoder,
         DomainGuidedEncoder5x5,
     )
 }
-REFINING = ("ReStyleEncoder", "ReStyleEncoder4Editing")  # they read the image and the present one
+# They read the image and the present one.
+REFINING = tuple(name for name in ENCODERS if name.startswith("ReStyle"))
 MAX_NUMBER = 1 << 16  # of a constructor's argument: sizes, rows, channels
 
 
@@ -111,7 +119,9 @@ def close_heads(encoder: nn.Module, stage: int) -> None:
     """Make an e4e encoder that is trained up to row `stage` say the same with all rows open: the
     last layer of each closed head becomes zero, and so does its offset."""
     heads = encoder.get_submodule("styles")
-    assert isinstance(encoder, PyramidEncoder | ReStyleEncoder4Editing)
+    assert isinstance(
+        encoder, PyramidEncoder | ReStyleEncoder4Editing | ReStyleResNetEncoder4Editing
+    )
     assert isinstance(heads, nn.ModuleList)
     for head in heads[stage + 1 :]:
         for parameter in head.get_submodule("linear").parameters():

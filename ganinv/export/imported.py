@@ -28,6 +28,8 @@ OFFSETS = {  # encoder_type -> whether rows 1 ... L-1 are offsets from row 0
     "BackboneEncoder": False,
     "Encoder4Editing": True,
     "ProgressiveBackboneEncoder": True,
+    "ResNetBackboneEncoder": False,
+    "ResNetProgressiveBackboneEncoder": True,
 }
 KINDS = {  # (pyramid, offsets) -> our class, where every row has a head
     (True, False): "GradualStyleEncoder",
@@ -35,6 +37,7 @@ KINDS = {  # (pyramid, offsets) -> our class, where every row has a head
     (False, False): "ReStyleEncoder",
     (False, True): "ReStyleEncoder4Editing",
 }
+RESNET = {False: "ReStyleResNetEncoder", True: "ReStyleResNetEncoder4Editing"}  # offsets -> class
 WIDE = ("cars_encode",)  # dataset_type whose images are 192 x 256 px
 MAX_STEPS = 100
 
@@ -69,17 +72,19 @@ def read(content: Mapping[str, Any]) -> Inverter:
     generator = rosinality.import_state(decoder, _average(content.get("latent_avg")))
     generator.eval().requires_grad_(False)
     kind = kind_of(state, opts.get("encoder_type"))
-    if kind in ("GradualStyleEncoder", "Encoder4Editing") and "n_iters_per_batch" in opts:
+    pyramid = "latlayer1.weight" in state
+    if pyramid and (kind in RESNET.values() or "n_iters_per_batch" in opts):
         raise WeightsError(
             explain("a ReStyle encoder with a feature pyramid", "one without, BackboneEncoder or "
                     "ProgressiveBackboneEncoder", "pass such a model; ganinv has no other")
         )  # fmt: skip
+    resnet = kind in RESNET.values()
     architecture = {
         "num_ws": generator.num_ws,
         "w_dim": generator.w_dim,
         "input_size": [192, 256] if opts.get("dataset_type") in WIDE else 256,
-        "input_nc": _shape(state, "input_layer.0.weight")[1],
-        "trunk": "ir_se50",
+        "input_nc": _shape(state, "conv1.weight" if resnet else "input_layer.0.weight")[1],
+        **({} if resnet else {"trunk": "ir_se50"}),
         "trunk_weights": None,
     }
     steps = opts.get("n_iters_per_batch", STEPS)
@@ -132,12 +137,7 @@ def kind_of(state: Mapping[str, Tensor], encoder_type: Any) -> str:
         WeightsError: not one of ours; or one whose name alone would tell how its rows combine, and
             the file has none.
     """
-    if "conv1.weight" in state:
-        raise WeightsError(
-            explain("an encoder on a ResNet-34 trunk", "one on IR-SE50",
-                    "pass a model trained with IR-SE50; ganinv has no ResNet-34 encoder")
-        )  # fmt: skip
-    if "styles.0.linear.weight" not in state:
+    if "styles.0.linear.weight" not in state and "input_layer.0.weight" in state:
         return "WPlusEncoder" if "output_layer_2.3.weight" in state else "WEncoder"
     if encoder_type not in OFFSETS:
         raise WeightsError(
@@ -148,6 +148,8 @@ def kind_of(state: Mapping[str, Tensor], encoder_type: Any) -> str:
                 "pass the file that the training wrote, with its opts",
             )
         )
+    if "conv1.weight" in state:
+        return RESNET[OFFSETS[encoder_type]]
     return KINDS["latlayer1.weight" in state, OFFSETS[encoder_type]]
 
 

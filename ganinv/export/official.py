@@ -14,9 +14,11 @@ written under its own name or not at all.
     WPlusEncoder              BackboneEncoderUsingLastLayerIntoWPlus    -                        -
     ReStyleEncoder            -                                         -                        BackboneEncoder
     ReStyleEncoder4Editing    -                                         -                        ProgressiveBackboneEncoder
+    ReStyleResNetEncoder      -                                         -                        ResNetBackboneEncoder
+    ReStyleResNetEncoder4...  -                                         -                        ResNetProgressiveBackboneEncoder
 
 All three build the generator of 512 wide codes, 8 mapping layers and channel multiplier 2, and
-trunks of IR-SE50: what does not fit is refused.
+trunks of IR-SE50 or ResNet-34: what does not fit is refused.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -80,6 +82,8 @@ TARGETS = {
         encoders={
             "ReStyleEncoder": "BackboneEncoder",
             "ReStyleEncoder4Editing": "ProgressiveBackboneEncoder",
+            "ReStyleResNetEncoder": "ResNetBackboneEncoder",
+            "ReStyleResNetEncoder4Editing": "ResNetProgressiveBackboneEncoder",
         },
         datasets=(
             "ffhq_encode", "cars_encode", "horse_encode", "church_encode", "afhq_wild_encode",
@@ -208,7 +212,7 @@ def _encoder_fault(inverter: Inverter, name: str) -> Reason | None:
             f"one of {', '.join(target.encoders)}",
             todo,
         )
-    if (trunk := inverter.architecture["trunk"]) != "ir_se50":
+    if (trunk := inverter.architecture.get("trunk", "ir_se50")) != "ir_se50":
         return f"an encoder on the trunk {trunk}", "the trunk ir_se50", USE_BUNDLE
     if target.wide is None and inverter.input_size != (256, 256):
         height, width = inverter.input_size

@@ -28,6 +28,7 @@ def faces(cache: Path, **changes: Any) -> AvatarData:
         "hflip": False,
         "window": 8,
         "max_bad_share": 0.0,
+        "regions": {"face": None},
     }
     return AvatarData(**(values | changes))
 
@@ -101,6 +102,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         ({"num_workers": -1}, "dataset.num_workers=-1; expected"),
         ({"window": 0}, "dataset.window=0; expected"),
         ({"image_size": [64]}, r"dataset.image_size=\[64\]; expected \[height, width\] in px"),
+        ({"regions": {"face": [0, 9, 0, 99]}}, r"dataset.regions.face=\[0, 9, 0, 99\]; expected"),
         ({"max_bad_share": 1.0}, r"dataset.max_bad_share=1.0; expected a share in \[0, 1\)"),
     ],
 )

@@ -187,7 +187,13 @@ def test_the_parts_lie_where_the_face_has_their_colours() -> None:
 def test_avatars_with_their_parts(tmp_path: Path) -> None:
     options = {"num_train": 6, "num_val": 2, "num_test": 2, "image_size": (16, 16)}
     options |= {"generator_resolutions": [64], "batch_size": 3, "num_workers": 0, "seed": 0}
-    options |= {"hflip": False, "window": 2, "max_bad_share": 0.0, "cache": str(tmp_path)}
+    options |= {
+        "regions": {},
+        "hflip": False,
+        "window": 2,
+        "max_bad_share": 0.0,
+        "cache": str(tmp_path),
+    }
     data = AvatarData(**options, source="labels", classes=13)  # type: ignore[arg-type]
     data.prepare_data()
     batch = next(iter(data.once("val")))

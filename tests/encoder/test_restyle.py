@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torchvision.models import resnet34
 
-from ganinv.encoder.restyle import ReStyleEncoder, ReStyleEncoder4Editing
+from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
+from ganinv.encoder.restyle import (
+    ReStyleEncoder,
+    ReStyleEncoder4Editing,
+    ReStyleResNetEncoder,
+    ReStyleResNetEncoder4Editing,
+)
 from tests.encoder.test_shapes import small, small_face_file
 from tests.golden_tools import case
 
@@ -83,3 +91,55 @@ def test_one_training_step_moves_every_weight(kind: type[nn.Module]) -> None:
     encoder(torch.randn(4, 6, 64, 64)).square().sum().backward()
     still = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
     assert not still
+
+
+# ------------------------------------------------------------------ ResNet-34
+
+
+@pytest.mark.parametrize("kind", [ReStyleResNetEncoder, ReStyleResNetEncoder4Editing])
+def test_resnet_has_the_released_keys_and_numbers(kind):
+    with torch.device("meta"):
+        encoder = kind(num_ws=18, w_dim=512, input_size=256, input_nc=6, trunk_weights=None)
+    state = encoder.state_dict()
+    assert len(state) == 397
+    assert round(sum(p.numel() for p in encoder.parameters()) / 1e6, 2) == 195.93
+    assert {k.split(".")[0] for k in state} == {"conv1", "bn1", "relu", "body", "styles"}
+    assert state["relu.weight"].shape == (64,) and "body.15.conv2.weight" in state
+    assert state["body.3.downsample.0.weight"].shape == (128, 64, 1, 1)
+    assert state["styles.17.convs.6.weight"].shape == (512, 512, 3, 3)
+
+
+def test_resnet_is_torchvision_s_without_pooling(tmp_path):
+    torch.manual_seed(0)
+    whole = resnet34(weights=None).eval()
+    for name, value in whole.named_buffers():
+        if "running" in name:
+            value.copy_(torch.rand_like(value) + 0.5)
+    torch.save(whole.state_dict(), tmp_path / "resnet34-x.pth")
+    encoder = ReStyleResNetEncoder(
+        num_ws=2,
+        w_dim=16,
+        input_size=[192, 256],
+        input_nc=6,
+        trunk_weights=str(tmp_path / "resnet34-x.pth"),
+    ).eval()
+    with torch.no_grad():
+        encoder.conv1.weight[:, 3:] = 0  # y is not looked at, so that torchvision's can be compared
+        x = torch.randn(2, 6, 192, 256)
+        y = F.leaky_relu(whole.bn1(whole.conv1(x[:, :3])), 0.25)
+        for layer in (whole.layer1, whole.layer2, whole.layer3, whole.layer4):
+            y = layer(y)
+        torch.testing.assert_close(encoder.last(x), y)
+        assert encoder(x).shape == (2, 2, 16)
+    assert "3 input channels" in encoder.trunk_source
+
+
+def test_resnet_refusals(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
+    options = {"num_ws": 2, "w_dim": 16, "input_nc": 6}
+    with pytest.raises(WeightsError, match="no bn1.weight"):
+        ReStyleResNetEncoder(input_size=256, trunk_weights=str(tmp_path / "other.pth"), **options)
+    with pytest.raises(ConfigError, match="512x512 px .* ResNet-34; expected 256x256 or 192x256"):
+        ReStyleResNetEncoder(input_size=512, trunk_weights=None, **options)
+    with pytest.raises(WeightsMissing, match="torchvision's ImageNet ResNet-34"):
+        ReStyleResNetEncoder(input_size=256, trunk_weights="resnet34-none.pth", **options)

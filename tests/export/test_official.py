@@ -279,6 +279,10 @@ def test_import_refusals():
     refused("a ReStyle encoder with a feature pyramid; expected one without", opts=pyramid)
     resnet = {"encoder.conv1.weight": torch.zeros(64, 6, 7, 7)}
     decoder = {k: v for k, v in state.items() if k.startswith("decoder")}
-    refused("a ResNet-34 trunk; expected one on IR-SE50", state_dict=resnet | decoder)
+    named = {"encoder_type": "ResNetBackboneEncoder"}
+    words = "ReStyleResNetEncoder of 4 rows with no conv1.weight|no bn1.weight"
+    refused(words, state_dict=resnet | decoder, opts=named)
+    pyramids = {"encoder_type": "ResNetGradualStyleEncoder"}
+    refused("encoder_type='ResNetGradual", state_dict=resnet | decoder, opts=pyramids)
     many = {f"encoder.styles.{i}.linear.weight": torch.zeros(1) for i in range(5000)}
     refused("4997 more|unknown styles", state_dict=state | many)

@@ -16,6 +16,7 @@ from ganinv.loss.identity import Identity
 from ganinv.loss.lpips import LPIPS
 from ganinv.loss.perceptual import Perceptual
 from ganinv.loss.pixel import L2
+from ganinv.loss.region import Region
 
 
 def images(size: int = 64) -> tuple[Tensor, Tensor]:
@@ -142,12 +143,32 @@ def test_identity_crops_embeds_and_compares() -> None:
     green[:, 1, 35:223, 32:220] = 1.0
     green[:, 0, :35] = red[:, 1, :, 220:] = 50.0  # outside the crop
     embedder = Embedder()
-    term = Identity(weight=0.1, backbone=embedder)
+    term = Identity(weight=0.1, region=[35, 223, 32, 220], backbone=embedder)
     x_hat, x = torch.cat([red, green]), torch.cat([red, red])
     torch.testing.assert_close(term(x_hat, x), torch.tensor([0.0, 1.0]))
     assert embedder.asked == [False, True]  # the target once, without a graph
 
 
-def test_identity_refuses_other_sizes() -> None:
-    with pytest.raises(ConfigError, match=r"64x64 px; expected .*256x256.*loss.identity=null"):
-        Identity(weight=0.1, backbone=Embedder())(*images())
+def test_identity_needs_to_know_where_the_face_is() -> None:
+    with pytest.raises(ConfigError, match=r"dataset.regions.face=.*leave the term out"):
+        Identity(weight=0.1, region=None, backbone=Embedder())
+    outside = Identity(weight=0.1, region=[35, 223, 32, 220], backbone=Embedder())
+    with pytest.raises(ConfigError, match=r"of images of 64 x 64 px"):
+        outside(*images())
+
+
+def test_a_region_sees_nothing_but_itself() -> None:
+    x_hat, x = images()
+    term = Region(weight=0.01, region=[8, 24, 4, 60], term=L2(weight=1.0))
+    expected = (x_hat - x)[:, :, 8:24, 4:60].square().mean((1, 2, 3))
+    torch.testing.assert_close(term(x_hat, x), expected)
+    x_hat.requires_grad_()
+    term(x_hat, x).sum().backward()
+    assert x_hat.grad is not None
+    inside = torch.zeros(64, 64, dtype=torch.bool)
+    inside[8:24, 4:60] = True
+    assert (x_hat.grad[..., ~inside] == 0).all() and (x_hat.grad[..., inside] != 0).all()
+    with pytest.raises(ConfigError, match="set the inner weight to 1"):
+        Region(weight=0.01, region=[0, 1, 0, 1], term=L2(weight=2.0))
+    with pytest.raises(ConfigError, match=r"\[0, 65, 0, 64\] of images of 64 x 64"):
+        Region(weight=1.0, region=[0, 65, 0, 64], term=L2(weight=1.0))(x_hat, x)
