@@ -19,7 +19,16 @@ class WeightsMissing(FileNotFoundError):
     """A weights file that is not there; the message names its source and what could replace it."""
 
 
-USER_ERRORS = (ConfigError, DataError, WeightsError, WeightsMissing)
+class RunError(RuntimeError):
+    """What stops a run on its way: a full disk, a lost rank, ranks that drifted apart, losses that
+    stay NaN."""
+
+
+class NotFinite(RunError):
+    """Gradients that were NaN or Inf too often in a row."""
+
+
+USER_ERRORS = (ConfigError, DataError, WeightsError, WeightsMissing, RunError)
 
 
 def explain(given: str, expected: str, todo: str) -> str:

@@ -28,7 +28,7 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Write to a temporary name beside `path`, sync, rename: a reader sees all of it or nothing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

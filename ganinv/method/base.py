@@ -25,7 +25,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from ganinv.core.errors import WeightsError
+from ganinv.core.errors import NotFinite, WeightsError
 from ganinv.core.image import to_unit
 from ganinv.core.interface import Batch
 from ganinv.core.seed import mix, randn_rows
@@ -60,7 +60,7 @@ class Method(pl.LightningModule):
         self.shown: dict[str, float] = {}  # the numbers last logged, for the progress bar
         self.validation: dict[str, float] = {}  # means of the last validation
         self.grid: Tensor | None = None  # its picture, float [3,H,W] in [0,1]
-        self.interrupted = False
+        self.interrupted = 0  # the signal that ended the run early
         self.identity: dict[str, Any] = {}  # written into checkpoints: config, generator, version
         self._frozen: list[str] = []
         self._optimizer_of: dict[str, OptimizerFactory] = {}
@@ -187,7 +187,7 @@ class Method(pl.LightningModule):
         self.nonfinite += 1
         self.nonfinite_in_a_row += 1
         if self.nonfinite_in_a_row >= self.max_nonfinite:
-            raise FloatingPointError(
+            raise NotFinite(
                 f"the gradient of {player} was not finite {self.nonfinite_in_a_row} steps in a row "
                 f"(images seen: {self.images_seen}); expected at most {self.max_nonfinite - 1}. "
                 "To fix: lower optimizer.lr, or set trainer.precision=32-true"
@@ -205,13 +205,14 @@ class Method(pl.LightningModule):
             getattr(self, name).eval()
         return self
 
-    def _is_frozen(self, key: str) -> bool:
+    def is_frozen(self, key: str) -> bool:
+        """Whether a weight of this name is not trained, and in no checkpoint."""
         return key.split(".", 1)[0] in self._frozen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen networks out; add the clock and what identifies the run."""
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not self._is_frozen(k)}
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not self.is_frozen(k)}
         checkpoint["images_seen"] = self.images_seen
         checkpoint["nonfinite"] = self.nonfinite
         checkpoint["ganinv"] = self.identity
@@ -223,7 +224,7 @@ class Method(pl.LightningModule):
             WeightsError: a checkpoint of another network or on another generator.
         """
         given = set(checkpoint["state_dict"])
-        expected = {k for k in self.state_dict() if not self._is_frozen(k)}
+        expected = {k for k in self.state_dict() if not self.is_frozen(k)}
         if given != expected:
             missing, extra = sorted(expected - given)[:3], sorted(given - expected)[:3]
             raise WeightsError(

@@ -78,40 +78,16 @@ def build_trainer(
         threads: CPU threads of each process, null for torch's choice.
         deterministic: forbid operators that do not repeat bit for bit.
     """
-    if batch_size % accumulate:
-        raise ConfigError(
-            explain(
-                f"trainer.accumulate={accumulate} with dataset.batch_size={batch_size}",
-                "a divisor of the batch size",
-                "change either; the batch size counts all chunks together",
-            )
-        )
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            explain(
-                f"trainer.accelerator={accelerator} on a machine without a CUDA device",
-                "a GPU that torch can use (torch.cuda.is_available())",
-                "trainer=cpu, or, to try several processes here, trainer=ddp "
-                "trainer.accelerator=cpu trainer.devices=2",
-            )
-        )
+    _refuse(batch_size, accumulate, accelerator)
     quieten()
     if threads is not None:
         torch.set_num_threads(threads)
     devices, num_nodes = resolve_size(place(), devices, num_nodes)
     several = num_nodes > 1 or devices not in (1, "1")
-    if several and not place().external and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise ConfigError(
-            explain(
-                f"trainer.devices={devices} in a multirun, where each rank would start a sweep of "
-                "its own",
-                "a launcher that starts the ranks of each job",
-                "hydra/launcher=submitit_slurm (docs/CLUSTER.md), or trainer.devices=1",
-            )
-        )
     strategy: Any = "auto"
     callbacks: list[pl.Callback] = []
     if several:
+        _refuse_sweep(devices)
         strategy = Replicas(timeout=timedelta(minutes=timeout_minutes))
         callbacks += [CompareRanks(every=compare_ranks_every), Watching()]
     callbacks += [
@@ -147,6 +123,38 @@ def build_trainer(
         enable_model_summary=False,
         deterministic=deterministic,
     )
+
+
+def _refuse(batch_size: int, accumulate: int, accelerator: str) -> None:
+    if batch_size % accumulate:
+        raise ConfigError(
+            explain(
+                f"trainer.accumulate={accumulate} with dataset.batch_size={batch_size}",
+                "a divisor of the batch size",
+                "change either; the batch size counts all chunks together",
+            )
+        )
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            explain(
+                f"trainer.accelerator={accelerator} on a machine without a CUDA device",
+                "a GPU that torch can use (torch.cuda.is_available())",
+                "trainer=cpu, or, to try several processes here, trainer=ddp "
+                "trainer.accelerator=cpu trainer.devices=2",
+            )
+        )
+
+
+def _refuse_sweep(devices: int | str) -> None:
+    if not place().external and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ConfigError(
+            explain(
+                f"trainer.devices={devices} in a multirun, where each rank would start a sweep of "
+                "its own",
+                "a launcher that starts the ranks of each job",
+                "hydra/launcher=submitit_slurm (docs/CLUSTER.md), or trainer.devices=1",
+            )
+        )
 
 
 def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool = True) -> Method:

@@ -19,9 +19,14 @@ from ganinv.method.base import Method
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def _due(seen: int, before: int, every: int) -> bool:
+def due(seen: int, before: int, every: int) -> bool:
     """Whether a multiple of `every` lies in (before, seen]."""
     return every > 0 and seen // every > before // every
+
+
+def step_images(trainer: pl.Trainer) -> int:
+    """Images of one step over all ranks."""
+    return trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
 
 
 class Clock(pl.Callback):
@@ -41,8 +46,7 @@ class Clock(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Validate at batches, not epochs: the stream has no epochs."""
         if stage == "fit":
-            per_step = trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
-            trainer.val_check_interval = max(1, self.val_every // per_step)
+            trainer.val_check_interval = max(1, self.val_every // step_images(trainer))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals; a run that is already long enough stops before its first step."""
@@ -60,11 +64,12 @@ class Clock(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        """All ranks stop after the same step."""
+        """All ranks stop after the same step, whichever of them got the signal."""
         assert isinstance(pl_module, Method)
-        caught = self.caught is not None
+        caught = self.caught or 0
         if trainer.world_size > 1:
-            caught = trainer.strategy.reduce_boolean_decision(caught, all=False)
+            numbers = torch.tensor(caught, device=trainer.strategy.root_device)
+            caught = int(trainer.strategy.reduce(numbers, reduce_op="max"))
         pl_module.interrupted = caught
         if caught:
             trainer.limit_val_batches = 0  # whoever sent the signal will not wait for a validation
@@ -110,7 +115,7 @@ class Telemetry(pl.Callback):
         assert isinstance(pl_module, Method)
         seen, now = pl_module.images_seen, time.perf_counter()
         self._step_end = now
-        if not _due(seen, seen - self._step_images(trainer), self.every):
+        if not due(seen, seen - step_images(trainer), self.every):
             return
         values = self._numbers(trainer, pl_module.values)
         pl_module.shown = {k: v for k, v in values.items() if "/" not in k or "score" not in k}
@@ -143,10 +148,6 @@ class Telemetry(pl.Callback):
         self._seen, self._since, self._waited = seen, self._step_end, 0.0
 
     @staticmethod
-    def _step_images(trainer: pl.Trainer) -> int:
-        return trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
-
-    @staticmethod
     def _numbers(trainer: pl.Trainer, values: dict[str, Tensor]) -> dict[str, float]:
         if not values:
             return {}
@@ -159,58 +160,3 @@ class Telemetry(pl.Callback):
     def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
-
-
-class Saver(pl.Callback):
-    """Writes `last.ckpt` when due, when the run ends or is interrupted, and the best `keep_best`.
-
-    Args:
-        folder: where the checkpoints go.
-        every: images between two writes of last.ckpt.
-        keep_best: how many `best-*.ckpt` stay; `best.ckpt` is a hard link to the first of them.
-    """
-
-    def __init__(self, *, folder: Path, every: int, keep_best: int) -> None:
-        self.folder, self.every, self.keep_best = folder, every, keep_best
-        self.best: list[tuple[float, str]] = []  # ascending: lower is better
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        """Save when due, and at the last step."""
-        assert isinstance(pl_module, Method)
-        seen = pl_module.images_seen
-        step = trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
-        if _due(seen, seen - step, self.every) or trainer.should_stop:
-            trainer.save_checkpoint(self.folder / "last.ckpt")
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep this state if it is among the best."""
-        assert isinstance(pl_module, Method)
-        score = pl_module.validation.get(pl_module.monitor)
-        if score is None or trainer.sanity_checking:
-            return
-        name = f"best-{pl_module.images_seen:09d}.ckpt"
-        ranked = sorted([*(b for b in self.best if b[1] != name), (score, name)])
-        dropped = [n for _, n in ranked[self.keep_best :]]
-        self.best = ranked[: self.keep_best]
-        if name not in dropped:
-            trainer.save_checkpoint(self.folder / name)
-        if trainer.is_global_zero:
-            for old in dropped:
-                (self.folder / old).unlink(missing_ok=True)
-            link = self.folder / "best.ckpt"
-            temporary = self.folder / ".best.ckpt"
-            temporary.unlink(missing_ok=True)
-            temporary.hardlink_to(self.folder / self.best[0][1])
-            temporary.replace(link)
-            temporary.unlink(missing_ok=True)  # renaming a file onto its own link does nothing
-
-    def state_dict(self) -> dict[str, Any]:
-        """The ranking survives a resume."""
-        return {"best": [list(entry) for entry in self.best]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Forget checkpoints that are no longer there."""
-        entries = [(float(score), str(name)) for score, name in state_dict["best"]]
-        self.best = [e for e in entries if (self.folder / e[1]).is_file()]

@@ -86,6 +86,7 @@ def logged_in() -> bool:
 def build_loggers(
     *,
     run_dir: Path,
+    run_id: str,
     hyperparameters: dict[str, Any],
     project: str,
     entity: str | None,
@@ -95,8 +96,9 @@ def build_loggers(
     """The loggers of one run; all step by images seen.
 
     Args:
-        run_dir: `metrics.csv` and `wandb/` are written here; its name is the run's name and id, so
-            a resumed run continues the same W&B run.
+        run_dir: `metrics.csv` and `wandb/` are written here; its name is the run's name.
+        run_id: W&B's id, kept in the run's folder, so that a resumed run continues the same W&B
+            run.
         hyperparameters: the resolved configuration, shown by W&B.
         project: W&B project.
         entity: W&B team, None for the user's own.
@@ -119,7 +121,7 @@ def build_loggers(
         project=project,
         entity=entity,
         name=run_dir.name,
-        id=run_dir.name[:64],
+        id=run_id,
         save_dir=run_dir,
         offline=offline,
         resume=None if offline else "allow",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import signal
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +19,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.core.io import write_atomic
+from ganinv.trainer.checkpoint import newest_sound
+from ganinv.trainer.launch import Place, agree, place
+from ganinv.trainer.state import beginning, read_state, update_state
 
-ENVIRONMENT = "GANINV_RUN_DIR"  # set by rank 0 before it starts the others
+ENVIRONMENT = "GANINV_RUN_DIR"  # the same as run_dir=..., for job scripts
 
 
 @dataclass
@@ -26,6 +32,7 @@ class Run:
 
     folder: Path
     resume: Path | None
+    wandb_id: str
     config: dict[str, Any]  # resolved, plain Python
 
     @property
@@ -35,23 +42,47 @@ class Run:
 
 
 def open_run(cfg: DictConfig) -> Run:
-    """Decide the run's folder and what it resumes; write nothing; refuse to overwrite a run.
+    """Rank 0 decides the run's folder and what it resumes, and all ranks go by it; writes nothing;
+    refuses to overwrite a run.
 
     Raises:
-        ConfigError: run_dir holds another run and resume is not asked for, or a value is missing.
+        ConfigError: run_dir holds another run and resume is not asked for, cannot be written, or a
+            value is missing.
         WeightsMissing: resume names a checkpoint that is not there.
+        WeightsError: no checkpoint of the run to be resumed is whole.
     """
     missing = OmegaConf.missing_keys(cfg)
     if missing:
         key = sorted(missing)[0]
         raise ConfigError(explain(f"no value for {key}", "one", f"add {key}=... to the command"))
-    resume, folder = cfg.resume, _given_folder(cfg)
+    decision = agree(lambda: _decide(cfg, place()))
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    resume = decision["resume"]
+    return Run(
+        folder=Path(decision["folder"]),
+        resume=None if resume is None else Path(resume),
+        wandb_id=decision["wandb_id"],
+        config=config,  # type: ignore[arg-type]
+    )
+
+
+def _decide(cfg: DictConfig, here: Place) -> dict[str, Any]:
+    """Folder, checkpoint and W&B id of the run. A job that its launcher starts again goes on with
+    its own run, whatever `resume` says."""
+    runs, resume = Path(cfg.runs), cfg.resume
+    given = os.environ.get(ENVIRONMENT) or cfg.run_dir
+    folder = None if given is None else Path(given)
+    if here.restarts:
+        folder = folder or _of_job(runs, here.job)
+        if folder is not None and newest_sound(folder / "checkpoints")[0] is not None:
+            _say(f"started again by {here.launcher} (restart {here.restarts})")
+            resume = "auto"
     if resume == "auto":
-        folder = folder or newest_unfinished(Path(cfg.runs), cfg.name)
-        last = None if folder is None else folder / "checkpoints" / "last.ckpt"
-        resume = last if last is not None and last.is_file() else None
-        found = f"continuing {folder}" if resume else "nothing to resume, so this is a new run"
-        _say(f"resume=auto: {found}")
+        folder = folder or newest_unfinished(runs, cfg.name)
+        resume = None if folder is None else _newest(folder)
+        found = f"continuing {folder} from {resume}"
+        _say(f"resume=auto: {found if resume else 'nothing to resume, so this is a new run'}")
     elif resume is not None:
         resume = Path(resume)
         if not resume.is_file():
@@ -59,8 +90,8 @@ def open_run(cfg: DictConfig) -> Run:
                 explain(f"resume={resume}", "a checkpoint file", "pass a .ckpt or resume=auto")
             )
         folder = folder or resume.resolve().parent.parent
-    folder = folder or _new_folder(Path(cfg.runs), cfg.name)
-    if (folder / "checkpoints").is_dir() and resume is None and ENVIRONMENT not in os.environ:
+    folder = folder or _new_folder(runs, cfg.name)
+    if (folder / "checkpoints").is_dir() and resume is None:
         raise ConfigError(
             explain(
                 f"run_dir={folder}, which already holds checkpoints",
@@ -68,59 +99,92 @@ def open_run(cfg: DictConfig) -> Run:
                 "choose one; nothing was overwritten",
             )
         )
-    os.environ[ENVIRONMENT] = str(folder)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    return Run(folder, resume, config)  # type: ignore[arg-type]
+    _refuse_unwritable(folder)
+    return {
+        "folder": str(folder),
+        "resume": None if resume is None else str(resume),
+        "wandb_id": read_state(folder).get("wandb_id") or secrets.token_hex(6),
+    }
+
+
+def _newest(folder: Path) -> Path | None:
+    """The newest checkpoint of a run that is whole; tells of those that are not."""
+    found, damaged = newest_sound(folder / "checkpoints")
+    for path, reason in damaged:
+        instead = f"using {found.name} instead" if found else "and there is no other"
+        _say(f"{path} is damaged ({reason}): {instead}")
+    return found
 
 
 def newest_unfinished(runs: Path, name: str) -> Path | None:
-    """The newest folder `<time>-<name>` in `runs` that has a last.ckpt and did not finish."""
+    """The newest folder `<time>-<name>` in `runs` that has checkpoints and did not finish."""
     pattern = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}(-\w+)?")
     found = [
         folder
         for folder in runs.glob("*")
         if pattern.fullmatch(folder.name)
-        and (folder / "checkpoints" / "last.ckpt").is_file()
+        and any((folder / "checkpoints").glob("*.ckpt"))
         and not (folder / "finished").exists()
     ]
     return max(found, key=lambda folder: folder.name, default=None)
 
 
-def _given_folder(cfg: DictConfig) -> Path | None:
-    given = os.environ.get(ENVIRONMENT) or cfg.run_dir
-    return None if given is None else Path(given)
+def _of_job(runs: Path, job: str) -> Path | None:
+    """The newest folder in `runs` that this very job began."""
+    found = [path.parent for path in runs.glob("*/state.json") if read_state(path.parent)]
+    mine = [folder for folder in found if read_state(folder).get("job") == job]
+    return max(mine, key=lambda folder: folder.name, default=None)
 
 
 def _new_folder(runs: Path, name: str) -> Path:
-    """Ranks that were started from outside share a launcher's id; without one they must be told."""
-    shared = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
-    external = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1))) > 1
-    if external and shared in (None, "none"):
-        raise ConfigError(
-            explain(
-                "several ranks started from outside without a common run folder",
-                "one folder for all ranks",
-                f"pass run_dir=..., or export {ENVIRONMENT} before the launch",
-            )
-        )
-    if external:
-        return runs / f"{shared}-{name}"
+    """`<time>-<name>`, a number behind it in a multirun or when that is taken."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     hydra = HydraConfig.get()
     suffix = f"-{hydra.job.num}" if hydra.mode == RunMode.MULTIRUN else ""
-    return runs / f"{stamp}-{name}{suffix}"
+    folder, again = runs / f"{stamp}-{name}{suffix}", 2
+    while folder.exists():
+        folder, again = runs / f"{stamp}-{name}{suffix}_{again}", again + 1
+    return folder
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Look at the nearest folder that exists, before minutes are spent on loading."""
+    parent = folder.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        _unwritable(folder, f"{parent} is not a folder that this user may write to")
+
+
+def _unwritable(folder: Path, reason: str) -> None:
+    raise ConfigError(
+        explain(
+            f"the run's folder {folder} cannot be written: {reason}",
+            "a place for checkpoints and logs",
+            "pass runs=... or run_dir=..., or make it writable",
+        )
+    )
 
 
 @rank_zero_only
 def begin(run: Run) -> None:
     """Make the run's folder, now that nothing can be refused any more, with its resolved config; a
-    run resumed with another config has both."""
+    run resumed with another config has both.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     text = OmegaConf.to_yaml(OmegaConf.create(run.config)).encode()
     path = run.folder / "config.yaml"
     if path.is_file() and path.read_bytes() != text:
         path = run.folder / f"config-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
-    write_atomic(path, text)
+    try:
+        write_atomic(path, text)
+        (run.folder / "finished").unlink(missing_ok=True)  # a longer run goes on after its end
+        length = float(run.config["trainer"]["max_kimg"])
+        update_state(run.folder, **beginning(place().job, run.wandb_id, length))
+    except OSError as error:
+        _unwritable(run.folder, str(error))
 
 
 @rank_zero_only
@@ -130,13 +194,16 @@ def _say(text: str) -> None:
 
 @rank_zero_only
 def finish(run: Run, trainer: Any, method: Any) -> None:
-    """Mark a run that reached its end, and say where its results are and what to do next."""
+    """Mark a run that reached its end, and say where its results are and what to do next; a SLURM
+    job whose time is up goes back into the queue."""
     last = run.checkpoints / "last.ckpt"
     if method.interrupted:
         _say(
             f"\nInterrupted at {method.images_seen / 1000:.2f} kimg; saved {last}\n"
             f"Continue:  python train.py <same options> resume={last}"
         )
+        if method.interrupted == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
+            _requeue()
         return
     write_atomic(run.folder / "finished", b"")
     best = run.checkpoints / "best.ckpt"
@@ -147,3 +214,15 @@ def finish(run: Run, trainer: Any, method: Any) -> None:
     lines += [f"Grid:        {grids[-1]}"] if grids else []
     lines += [f"Next:        {line}" for line in method.next_commands(str(shown))]
     _say("\n".join(lines))
+
+
+def _requeue() -> None:
+    """SLURM's way to say: run this job again."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = os.environ["SLURM_JOB_ID"]
+    job = job if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    if done.returncode == 0:
+        _say(f"SLURM will start job {job} again; it goes on from there")
+    else:
+        _say(f"scontrol requeue {job} failed ({done.stderr.strip()}): submit the job again")

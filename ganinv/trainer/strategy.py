@@ -13,10 +13,15 @@ of a step is a function of the clock, which all ranks share.
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
+
+from ganinv.trainer.watch import Watch
 
 BUCKET_BYTES = 64 << 20
 
@@ -40,19 +45,75 @@ def average(tensors: list[Tensor]) -> None:
 
 
 class Replicas(DDPStrategy):
-    """Lightning's process launching and collectives, with gradients averaged by
-    `Method.descend`."""
+    """Lightning's process launching and collectives, with gradients averaged by `Method.descend`,
+    and with ranks that watch one another.
+
+    Args:
+        timeout: how long ranks wait for one another before the run stops and names the one that did
+            not come.
+    """
+
+    watch: Watch
+
+    def __init__(self, *, timeout: timedelta, **rest: Any) -> None:
+        super().__init__(
+            timeout=2 * timeout + timedelta(minutes=1), **rest
+        )  # the watch comes first
+        self.patience = timeout
+
+    def setup_environment(self) -> None:
+        """Join the other ranks; from here on they watch one another."""
+        super().setup_environment()
+        self.watch = Watch(
+            rank=self.global_rank,
+            world_size=self.world_size,
+            timeout=self.patience.total_seconds(),
+        )
+        self.watch.start()
 
     def configure_ddp(self) -> None:
         """Start every rank from rank 0's weights; the module itself stays unwrapped."""
         assert isinstance(self.model, nn.Module)
-        for tensor in [*self.model.parameters(), *self.model.buffers()]:
-            dist.broadcast(tensor.detach(), src=0)
+        with self.watch.meeting():
+            for tensor in [*self.model.parameters(), *self.model.buffers()]:
+                dist.broadcast(tensor.detach(), src=0)
 
     def reduce_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Average `.grad` over ranks."""
-        average([p.grad for p in parameters if p.grad is not None])
+        self.reduce_mean([p.grad for p in parameters if p.grad is not None])
 
     def reduce_mean(self, tensors: list[Tensor]) -> None:
         """Average any tensors over ranks, in place: statistics that must not drift apart."""
-        average(tensors)
+        with self.watch.meeting():
+            average(tensors)
+
+    def barrier(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for all ranks."""
+        if dist.is_initialized():
+            with self.watch.meeting():
+                super().barrier(*args, **kwargs)
+
+    def broadcast(self, obj: Any, src: int = 0) -> Any:
+        """One rank's object on all."""
+        with self.watch.meeting():
+            return super().broadcast(obj, src)
+
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        """A tensor over all ranks."""
+        with self.watch.meeting():
+            return super().reduce(tensor, group, reduce_op)
+
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        """The tensors of all ranks [N,...]."""
+        with self.watch.meeting():
+            return super().all_gather(tensor, group, sync_grads)
+
+    def gather_rows(self, row: Tensor) -> Tensor:
+        """A small row of numbers of each rank, [N,K] on the CPU."""
+        return self.all_gather(row.to(self.root_device)).cpu()
+
+    def teardown(self) -> None:
+        """What comes now is each rank's own."""
+        if hasattr(self, "watch"):
+            self.watch.stop()
+        super().teardown()

@@ -1,0 +1,80 @@
+"""When checkpoints are written, and which of them stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from ganinv.method.base import Method
+from ganinv.trainer.callbacks import due, step_images
+from ganinv.trainer.checkpoint import LAST, AtomicCheckpointIO
+
+
+class Saver(pl.Callback):
+    """Writes `last.ckpt` when due, when the run ends or is interrupted, and the best `keep_best`.
+
+    Args:
+        folder: where the checkpoints go.
+        every: images between two writes of last.ckpt.
+        keep_best: how many `best-*.ckpt` stay; `best.ckpt` is a hard link to the first of them.
+    """
+
+    def __init__(self, *, folder: Path, every: int, keep_best: int) -> None:
+        self.folder, self.every, self.keep_best = folder, every, keep_best
+        self.best: list[tuple[float, str]] = []  # ascending: lower is better
+
+    @staticmethod
+    def _files(trainer: pl.Trainer) -> AtomicCheckpointIO:
+        files = trainer.strategy.checkpoint_io
+        assert isinstance(files, AtomicCheckpointIO)
+        return files
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """Save when due, and at the last step."""
+        assert isinstance(pl_module, Method)
+        seen = pl_module.images_seen
+        if due(seen, seen - step_images(trainer), self.every) or trainer.should_stop:
+            trainer.save_checkpoint(self.folder / LAST)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep this state if it is among the best."""
+        assert isinstance(pl_module, Method)
+        score = pl_module.validation.get(pl_module.monitor)
+        if score is None or trainer.sanity_checking:
+            return
+        name = f"best-{pl_module.images_seen:09d}.ckpt"
+        ranked = sorted([*(b for b in self.best if b[1] != name), (score, name)])
+        dropped = [n for _, n in ranked[self.keep_best :]]
+        self.best = ranked[: self.keep_best]
+        if name not in dropped:
+            trainer.save_checkpoint(self.folder / name)
+        if trainer.is_global_zero:
+            first = self.best[0][1]
+            self._files(trainer).afterwards(lambda: self._keep(first, dropped))
+
+    def _keep(self, first: str, dropped: list[str]) -> None:
+        """Remove what is no longer among the best; link the best one."""
+        for old in dropped:
+            (self.folder / old).unlink(missing_ok=True)
+        temporary = self.folder / ".best.ckpt"
+        temporary.unlink(missing_ok=True)
+        temporary.hardlink_to(self.folder / first)
+        temporary.replace(self.folder / "best.ckpt")
+        temporary.unlink(missing_ok=True)  # renaming a file onto its own link does nothing
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The run is over when its checkpoints are on disk."""
+        self._files(trainer).wait()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ranking survives a resume."""
+        return {"best": [list(entry) for entry in self.best]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Forget checkpoints that are no longer there."""
+        entries = [(float(score), str(name)) for score, name in state_dict["best"]]
+        self.best = [e for e in entries if (self.folder / e[1]).is_file()]
