@@ -15,6 +15,7 @@ from ganinv.core.errors import USER_ERRORS
 from ganinv.trainer.build import build_data, build_method
 from ganinv.trainer.check import check
 from ganinv.trainer.checkpoint import read_checkpoint
+from ganinv.trainer.dry import dry_run
 from ganinv.trainer.instantiate import make
 from ganinv.trainer.launch import place
 from ganinv.trainer.logs import kept_log
@@ -24,6 +25,9 @@ from ganinv.trainer.watch import explained
 
 def train(cfg: DictConfig) -> int:
     """One run, from its config to its last checkpoint; the signal that ended it early, or 0."""
+    if "dry" in cfg:
+        dry_run(cfg)
+        return 0
     run = open_run(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     generator = make(cfg.generator)

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/fid.json"))
     args = parser.parse_args()
-    generator = load_generator(weights=args.weights, resolution=64, origin=None)
+    generator = load_generator(weights=args.weights, resolution=64, kind=None, origin=None)
     backbone = efficientnet_lite0(weights=None)
     ours = FID(column="fid_lite0", backbone=backbone)
     floor = FID(column="fid_lite0", backbone=backbone)

@@ -61,7 +61,9 @@ def build(name: str, size: str, fused: bool) -> Inverting:
     """A method with fresh networks."""
     torch.manual_seed(0)
     if size == "avatars":
-        generator = load_generator(weights="stylegan2_avatars64", resolution=64, origin=None)
+        generator = load_generator(
+            weights="stylegan2_avatars64", resolution=64, kind=None, origin=None
+        )
         trunk, side = "ir_se_small", 64
     else:
         generator = StyleGAN2Generator(

@@ -59,13 +59,13 @@ def open_model(path: Path, generator: Path | None = None) -> tuple[Inverter | An
                 explain(f"{path}, an encoder of IDInvert", "its generator beside it",
                         "add --generator FILE, the *_generator.pth of the same name")
             )  # fmt: skip
-        frozen = load_generator(weights=str(generator), resolution=None, origin=None)
+        frozen = load_generator(weights=str(generator), resolution=None, kind=None, origin=None)
         return imported.idinvert(content, frozen), "an encoder of IDInvert with its generator"
     return _generator(path)
 
 
 def _generator(path: Path) -> tuple[AnyGenerator, str]:
-    generator = load_generator(weights=str(path), resolution=None, origin=None)
+    generator = load_generator(weights=str(path), resolution=None, kind=None, origin=None)
     return generator, f"{type(generator).__name__} of {generator.resolution} px"
 
 

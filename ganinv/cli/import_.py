@@ -121,7 +121,7 @@ def _network(file: Path, out: Path, generator: Path | None) -> Written:
                 explain(f"{file}, an encoder of IDInvert", "its generator beside it",
                         "add --generator FILE, the *_generator.pth of the same name")
             )  # fmt: skip
-        frozen = load_generator(weights=str(generator), resolution=None, origin=None)
+        frozen = load_generator(weights=str(generator), resolution=None, kind=None, origin=None)
         return _inverter(imported.idinvert(content, frozen), file, out)
     return _generator(file, out)
 
@@ -184,7 +184,7 @@ def _generator(file: Path, out: Path) -> Written:
     from ganinv.generator.importer.bundle import save_bundle
     from ganinv.generator.importer.load import load_discriminator, load_generator
 
-    generator = load_generator(weights=str(file), resolution=None, origin=None)
+    generator = load_generator(weights=str(file), resolution=None, kind=None, origin=None)
     path = _free(out / f"{file.stem}.safetensors")
     try:
         weights = load_discriminator(weights=str(file), origin=None)

@@ -1,6 +1,7 @@
 """`ganinv invert`: a folder of images to codes and reconstructions.
 
-OUT/images/<name>.png   what the codes give, at the generator's size
+OUT/images/<name>.png   what the codes give, at the generator's size; with --outputs N also
+                        <name>-mix1.png and so on: the same code with the fine rows drawn anew
 OUT/latents.pt          float32 [N,L,D], absolute codes, as StyleCLIP and e4e's tools read them
 OUT/latents.npy         the same for NumPy, without pickle
 OUT/invert.json         the name of each row, the images that could not be read, and the settings
@@ -16,28 +17,30 @@ import hashlib
 import io
 import json
 import multiprocessing
-import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganinv.cli._inputs import TASKS, read, rows_of, targets, task_of
 from ganinv.core.errors import ConfigError, DataError, explain
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ganinv.export.inverter import Inverter
 
 EXAMPLES = """examples:
   ganinv invert runs/NAME/checkpoints/best.ckpt photos --out inverted
   ganinv invert e4e_ffhq_encode.pt aligned --out inverted --batch-size 16 --processes 2
+  ganinv invert runs/NAME/checkpoints/best.ckpt masks --out faces --outputs 5 --mix-rows 8-17
 
 Images are turned upright, cropped to the encoder's aspect and resized, as ganinv shard does. Faces
 must be aligned as the encoder's training images were.
 """
-LISTED = 10  # failures printed; invert.json has them all
+LISTED = 10  # failures printed; invert.json has all
 
 
 def add_parser(subparsers: Any) -> None:
@@ -64,6 +67,14 @@ def add_parser(subparsers: Any) -> None:
         "--processes", type=int, default=1, metavar="N", help="default 1; with several GPUs, each "
         "process has the next one",
     )  # fmt: skip
+    parser.add_argument("--task", choices=TASKS, help="what the images are, where nothing says so")
+    parser.add_argument(
+        "--outputs", type=int, default=1, metavar="N", help="images for each input: the first from "
+        "its own code, the others with rows drawn anew (style mixing)",
+    )  # fmt: skip
+    parser.add_argument("--mix-rows", metavar="A-B", help="rows that are drawn; default 8 of 18 on")
+    parser.add_argument("--mix-alpha", type=float, default=1.0, help="how far, default 1: entirely")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn, default 0")
     parser.add_argument("--generator", type=Path, metavar="FILE", help="where it has moved")
     parser.set_defaults(run=run)
 
@@ -81,6 +92,11 @@ class Job:
     fit: str
     device: str
     processes: int
+    task: str | None
+    outputs: int
+    mix_rows: list[int]
+    mix_alpha: float
+    seed: int
 
     @property
     def parts(self) -> Path:
@@ -115,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     model, words = open_model(args.checkpoint, args.generator)
     inverter = _with_encoder(model, words, args.checkpoint)
+    task_of(inverter, args.task)
     job = Job(
         checkpoint=args.checkpoint,
         generator=args.generator,
@@ -125,6 +142,11 @@ def run(args: argparse.Namespace) -> int:
         fit=args.fit,
         device=_device(args.device),
         processes=args.processes,
+        task=args.task,
+        outputs=args.outputs,
+        mix_rows=rows_of(args.mix_rows, inverter.num_ws),
+        mix_alpha=args.mix_alpha,
+        seed=args.seed,
     )
     settings = _settings(job, items, inverter)
     if _done(job, settings):
@@ -140,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("batch_size", "processes"):
+    for name in ("batch_size", "processes", "outputs"):
         if (value := getattr(args, name)) < 1:
             option = name.replace("_", "-")
             raise ConfigError(explain(f"--{option} {value}", "at least 1", "raise it"))
@@ -160,11 +182,6 @@ def _with_encoder(model: Any, words: str, path: Path) -> Inverter:
         raise ConfigError(
             explain(f"{path} ({words})", "a model with an encoder", "pass the checkpoint of one")
         )
-    if model.image_channels != 3:
-        raise ConfigError(
-            explain(f"an encoder of {model.image_channels} channels", "one of RGB images",
-                    "invert its inputs with ganinv.load(...).encode")
-        )  # fmt: skip
     return model
 
 
@@ -180,9 +197,6 @@ def _device(name: str) -> str:
     return found
 
 
-# ------------------------------------------------------------------ resuming
-
-
 def _settings(job: Job, items: list[tuple[str, str]], inverter: Inverter) -> dict[str, Any]:
     from ganinv.core.io import sha256_file
 
@@ -195,6 +209,8 @@ def _settings(job: Job, items: list[tuple[str, str]], inverter: Inverter) -> dic
         "size": list(inverter.input_size),
         "num_ws": inverter.num_ws,
         "w_dim": inverter.w_dim,
+        "task": type(task_of(inverter, job.task)).__name__,
+        "mixing": [job.outputs, job.mix_rows, job.mix_alpha, job.seed] if job.outputs > 1 else None,
     }
 
 
@@ -236,21 +252,20 @@ class Worker:
         from ganinv.dataset.source import open_source
 
         self.job, self.source = job, open_source(job.folder)
-        self.targets = _targets(job.names)
+        self.targets = targets(job.names)
         if inverter is None:
             inverter = _with_encoder(*open_model(job.checkpoint, job.generator), job.checkpoint)
         device = torch.device(job.device)
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", number % torch.cuda.device_count())
         self.device, self.inverter = device, inverter.to(device)
+        self.task = task_of(inverter, job.task)
 
     def invert(self, number: int) -> int:
         """Invert a batch: its images, then its part; returns its number of images."""
         import torch
 
-        from ganinv.core.image import to_uint8, to_unit
-        from ganinv.core.io import write_atomic, write_safetensors
-        from ganinv.dataset.codec import encode
+        from ganinv.core.io import write_safetensors
 
         names, pixels, failed = [], [], []
         for name in self.job.batch(number):
@@ -263,52 +278,46 @@ class Worker:
         codes = torch.empty(0, self.inverter.num_ws, self.inverter.w_dim)
         if pixels:
             with torch.inference_mode():
-                image = to_unit(torch.stack(pixels).to(self.device))
-                wp, x_hat = self.inverter(image)
+                wp = self.inverter.encode(self.task.read(torch.stack(pixels).to(self.device)))
+                for output in range(self.job.outputs):
+                    self._write(names, self._mixed(wp, names, output), output)
             codes = wp.float().cpu()
-            shown = to_uint8(x_hat).permute(0, 2, 3, 1).cpu().numpy()
-            for name, picture in zip(names, shown, strict=True):
-                write_atomic(self.job.out / "images" / self.targets[name],
-                             encode(picture, "png", 95))  # fmt: skip
         told = {"names": names, "failed": failed}
         write_safetensors(self.job.part(number), {"wp": codes}, told)
         return len(names) + len(failed)
 
+    def _mixed(self, wp: Tensor, names: list[str], output: int) -> Tensor:
+        """The codes of an output: the first are the encoder's own, the others mixed."""
+        if output == 0:
+            return wp
+        from ganinv.core.seed import mix as seed_of
+        from ganinv.core.seed import randn_rows
+        from ganinv.editing.mix import mix
+
+        generator = self.inverter.generator
+        seeds = [seed_of(self.job.seed, "mix", name, output) for name in names]
+        w = generator.mapping(randn_rows(seeds, (generator.z_dim,), self.device))
+        return mix(wp, w, self.job.mix_rows, self.job.mix_alpha)
+
+    def _write(self, names: list[str], wp: Tensor, output: int) -> None:
+        from ganinv.core.image import to_uint8
+        from ganinv.core.io import write_atomic
+        from ganinv.dataset.codec import encode
+
+        shown = to_uint8(self.inverter.decode(wp)).permute(0, 2, 3, 1).cpu().numpy()
+        for name, picture in zip(names, shown, strict=True):
+            target = self.targets[name]
+            if output:
+                target = f"{target.removesuffix('.png')}-mix{output}.png"
+            write_atomic(self.job.out / "images" / target, encode(picture, "png", 95))
+
     def _read(self, name: str) -> Any:
-        """uint8 [3,H,W], or why it could not be read."""
-        import torch
-
-        from ganinv.dataset.codec import load, resize
-
+        """uint8 [C0,H,W], or why it could not be read."""
         try:
-            pixels = resize(load(self.source.read(name)), self.inverter.input_size, self.job.fit)  # type: ignore[arg-type]
+            data = self.source.read(name)
+            return read(data, self.task, self.inverter.input_size, self.job.fit)
         except Exception as error:  # a broken image ends in any of a dozen kinds; none stops us
             return (str(error).splitlines() or [type(error).__name__])[0][:200]
-        return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-
-
-def _targets(names: list[str]) -> dict[str, str]:
-    """name -> its reconstruction's: the same path, within OUT, with .png for its suffix; where two
-    would meet, with .png added."""
-    plain = {name: _inside(name) for name in names}
-    often = Counter(str(path.with_suffix(".png")) for path in plain.values())
-    targets: dict[str, str] = {}
-    taken: set[str] = set()
-    for name, path in plain.items():
-        target = str(path.with_suffix(".png"))
-        target = target if often[target] == 1 else f"{path}.png"
-        while target in taken:  # a name that ends in .jpg.png, beside one in .jpg
-            target = f"{target}.png"
-        targets[name] = target
-        taken.add(target)
-    return targets
-
-
-def _inside(name: str) -> PurePosixPath:
-    """A relative path that leads nowhere else; a zip file or database may name anything."""
-    parts = re.sub(r"[\x00-\x1f\\:]", "_", name).split("/")
-    kept = [part for part in parts if part not in ("", ".", "..")]
-    return PurePosixPath(*kept or ["_"])
 
 
 _worker: list[Worker] = []  # of this process

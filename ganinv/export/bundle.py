@@ -128,7 +128,7 @@ def _generator(
     beside = bundle.parent / Path(source or "").name
     weights = str(given) if given is not None else str(beside if beside.is_file() else source)
     try:
-        generator = load_generator(weights=weights, resolution=None, origin=None)
+        generator = load_generator(weights=weights, resolution=None, kind=None, origin=None)
     except WeightsMissing as error:
         raise WeightsMissing(
             explain(f"{bundle} names the generator {source}, which is not there",

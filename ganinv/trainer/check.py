@@ -17,17 +17,25 @@ def check(generator: Any, data: Any, splits: Sequence[str] = ("train", "val")) -
         ConfigError: the generator's size is not among the data's `generator_resolutions`.
         DataError: the data are missing or incomplete.
     """
-    if (
-        data.generator_resolutions is not None
-        and generator.resolution not in data.generator_resolutions
-    ):
-        sizes = " or ".join(map(str, data.generator_resolutions))
+    refuse_size(generator, data.generator_resolutions, data.image_size)
+    data.check(splits)
+
+
+def refuse_size(
+    generator: Any, resolutions: Sequence[int] | None, image_size: Sequence[int]
+) -> None:
+    """Refuse a generator of another size than the data are made for.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    if resolutions is not None and generator.resolution not in resolutions:
+        sizes = " or ".join(map(str, resolutions))
         raise ConfigError(
             explain(
                 f"a generator of {generator.resolution} px with images of "
-                f"{data.image_size[0]} x {data.image_size[1]} px",
+                f"{image_size[0]} x {image_size[1]} px",
                 f"a generator of {sizes} px (dataset.generator_resolutions)",
                 "choose another generator=... or dataset=...",
             )
         )
-    data.check(splits)

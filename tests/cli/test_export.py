@@ -56,7 +56,7 @@ def test_a_checkpoint_becomes_a_bundle(trained, tmp_path, capsys):
         torch.testing.assert_close(loaded.decode(wp), x_hat, rtol=0, atol=1e-5)
     assert loaded.config["method"]["_target_"] == "ganinv.method.e4e.E4E"
     assert loaded.generator.sha256 == load_generator(
-        weights=str(generator), resolution=64, origin=None
+        weights=str(generator), resolution=64, kind=None, origin=None
     ).sha256  # fmt: skip
 
 
@@ -122,8 +122,10 @@ def test_the_generator_of_a_checkpoint(trained, tmp_path, capsys):
         "--out",
         tmp_path / "g.safetensors",
     )
-    mine = load_generator(weights=str(generator), resolution=64, origin=None)
-    back = load_generator(weights=str(tmp_path / "g.safetensors"), resolution=64, origin=None)
+    mine = load_generator(weights=str(generator), resolution=64, kind=None, origin=None)
+    back = load_generator(
+        weights=str(tmp_path / "g.safetensors"), resolution=64, kind=None, origin=None
+    )
     assert back.architecture == mine.architecture
     for key, value in mine.state_dict().items():
         assert torch.equal(back.state_dict()[key], value), key
@@ -168,7 +170,9 @@ def test_nvidia_s_pickle(tmp_path, capsys):
     (tmp_path / "g.pkl").write_bytes(dump(content(generator)))
     out = ok(capsys, "import", tmp_path / "g.pkl", "--out", tmp_path)
     assert "StyleGAN2Generator of 16 px, num_ws 6, w_dim 16" in out
-    back = load_generator(weights=str(tmp_path / "g.safetensors"), resolution=16, origin=None)
+    back = load_generator(
+        weights=str(tmp_path / "g.safetensors"), resolution=16, kind=None, origin=None
+    )
     for key, value in generator.state_dict().items():
         assert torch.equal(back.state_dict()[key], value), key  # float32, as in the file
 
@@ -252,7 +256,9 @@ def test_a_gan_s_checkpoint_gives_its_average(tmp_path, capsys):
          "trainer.max_kimg=0.008"])  # fmt: skip
     checkpoint = folder / "checkpoints/last.ckpt"
     ok(capsys, "export", checkpoint, "--to", "safetensors", "--out", tmp_path / "g.safetensors")
-    back = load_generator(weights=str(tmp_path / "g.safetensors"), resolution=64, origin=None)
+    back = load_generator(
+        weights=str(tmp_path / "g.safetensors"), resolution=64, kind=None, origin=None
+    )
     average = load_trained(checkpoint).method.G_ema
     for key, value in average.state_dict().items():
         assert torch.equal(back.state_dict()[key], value), key

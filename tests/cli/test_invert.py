@@ -12,8 +12,12 @@ from PIL import Image
 
 import ganinv
 from ganinv.cli import invert
+from ganinv.cli._inputs import targets as targets_of
 from ganinv.cli.main import main
 from ganinv.core.image import to_uint8, to_unit
+from ganinv.core.io import sha256_file
+from ganinv.export import bundle
+from ganinv.generator.importer.bundle import save_bundle
 from ganinv.trainer.checkpoint import load_trained
 from tests.export.models import TINY, inverter, stylegan2
 
@@ -54,6 +58,18 @@ def result(out):
     codes = torch.load(out / "latents.pt", weights_only=True)
     told = json.loads((out / "invert.json").read_text())
     return codes, told["images"], told["failed"]
+
+
+def bundled(folder, input_nc):
+    """A model of random weights for images of 64 px, written as folder/m.safetensors."""
+    model = inverter(
+        "GradualStyleEncoder", stylegan2(64, shape=TINY), trunk="ir_se_small", input_nc=input_nc
+    )
+    save_bundle(folder / "g.safetensors", model.generator, {}, half=False)
+    model.generator.sha256 = sha256_file(folder / "g.safetensors")
+    model.generator.source = "g.safetensors"
+    bundle.write(folder / "m.safetensors", model)
+    return model
 
 
 NAMES = ["0.png", "1.png", "2.png", "3.png", "4.png", "sub/7.png", "sub/wide photo.png"]
@@ -147,7 +163,7 @@ def test_a_bundle_and_an_official_checkpoint(trained, folder, tmp_path, capsys):
 
 def test_names_that_meet_and_names_that_lead_elsewhere(trained, tmp_path, capsys):
     names = ["a.png", "a.jpg", "a.jpg.png", "../up.png", "/root.png", "b/../../c.png"]
-    targets = invert._targets(sorted(names))
+    targets = targets_of(sorted(names))
     assert len(set(targets.values())) == len(names)
     for target in targets.values():
         assert not target.startswith("/") and ".." not in target.split("/")
@@ -184,15 +200,42 @@ def test_refusals(trained, folder, tmp_path, capsys):
         refused(capsys, "--device cuda", checkpoint, folder, *out, "--device", "cuda")
     refused(capsys, "which holds other files", checkpoint, folder, "--out", folder)
     assert not (tmp_path / "o").exists()
-    model = inverter("GradualStyleEncoder", stylegan2(64, shape=TINY), trunk="ir_se_small",
-                     input_nc=1)  # fmt: skip
-    from ganinv.core.io import sha256_file
-    from ganinv.export import bundle
-    from ganinv.generator.importer.bundle import save_bundle
-
-    save_bundle(tmp_path / "g.safetensors", model.generator, {}, half=False)
-    model.generator.sha256 = sha256_file(tmp_path / "g.safetensors")
-    model.generator.source = "g.safetensors"
-    bundle.write(tmp_path / "m.safetensors", model)
+    bundled(tmp_path, input_nc=1)
     assert ganinv.load(tmp_path / "m.safetensors").image_channels == 1
-    refused(capsys, "an encoder of 1 channels", tmp_path / "m.safetensors", folder, *out)
+    words = "an encoder of 1 channels for --task image"
+    refused(capsys, words, tmp_path / "m.safetensors", folder, *out)
+
+
+def test_label_maps_and_several_outputs_of_each(tmp_path, capsys):
+    """Rows 8 of 18 on are drawn anew: a function of seed, name and output, in any batches."""
+    model = bundled(tmp_path, input_nc=3)
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((32, 32), i, dtype=np.uint8)).save(labels / f"{i}.png")
+    Image.new("RGB", (32, 32)).save(labels / "coloured.png")
+    file = tmp_path / "m.safetensors"
+    common = [file, labels, "--task", "segmentation", "--outputs", 3]
+    ok(capsys, *common, "--out", tmp_path / "a")
+    codes, names, failed = result(tmp_path / "a")
+    assert names == ["0.png", "1.png", "2.png"] and "map of classes as a RGB" in failed[0][1]
+    pictures = sorted(p.name for p in (tmp_path / "a/images").iterdir())
+    assert pictures == sorted(f"{i}{m}.png" for i in range(3) for m in ("", "-mix1", "-mix2"))
+    one_hot = torch.zeros(1, 3, 64, 64)
+    one_hot[:, 2] = 1
+    torch.testing.assert_close(codes[2], model.encode(one_hot)[0], rtol=0, atol=1e-5)
+    ok(capsys, *common, "--out", tmp_path / "b", "--batch-size", 1)
+    differ = 0
+    for name in pictures:
+        a, b = (np.array(Image.open(tmp_path / x / "images" / name), dtype=int) for x in "ab")
+        assert np.abs(a - b).max() <= 1
+        own = np.array(Image.open(tmp_path / "a/images" / f"{name[0]}.png"), dtype=int)
+        differ += "mix" in name and np.abs(a - own).max() > 1
+    assert differ == 6
+    ok(capsys, *common, "--out", tmp_path / "c", "--mix-rows", "9", "--mix-alpha", "0")
+    still = [Image.open(tmp_path / "c/images" / n).tobytes() for n in ("1.png", "1-mix2.png")]
+    assert still[0] == still[1]
+    refused(capsys, "--mix-rows 8-10; expected rows from 0 to 9", *common, "--out",
+            tmp_path / "d", "--mix-rows", "8-10")  # fmt: skip
+    refused(capsys, "an encoder of 3 channels for --task sketch", file, labels, "--out",
+            tmp_path / "d", "--task", "sketch")  # fmt: skip

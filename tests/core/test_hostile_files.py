@@ -226,4 +226,4 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, data):
     cut = data.draw(st.integers(0, 3))
     path.write_bytes(good[:at] + data.draw(st.binary(max_size=4)) + good[at + cut :])
     with pytest.raises(USER_ERRORS):  # even an undamaged one is no complete generator
-        load_generator(weights=str(path), resolution=None, origin=None)
+        load_generator(weights=str(path), resolution=None, kind=None, origin=None)

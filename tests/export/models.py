@@ -28,6 +28,8 @@ def inverter(kind, generator, *, trunk="ir_se50", start=True, **changes):
     size, channels = (256 if trunk == "ir_se50" else 64), (6 if kind.startswith("ReStyle") else 3)
     settings = {"num_ws": generator.num_ws, "w_dim": generator.w_dim, "input_size": size}
     settings |= {"input_nc": channels, "trunk": trunk, "trunk_weights": None} | changes
+    if "ResNet" in kind:
+        del settings["trunk"]
     encoder = ENCODERS[kind](**settings)
     for name, value in encoder.named_buffers():
         if name.endswith("running_mean"):

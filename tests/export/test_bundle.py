@@ -57,7 +57,9 @@ def test_what_the_file_says(saved):
 def test_every_encoder(tmp_path, kind):
     generator = stylegan2(64, shape=TINY)
     save_bundle(tmp_path / "g.safetensors", generator, {}, half=False)
-    generator = load_generator(weights=str(tmp_path / "g.safetensors"), resolution=64, origin=None)
+    generator = load_generator(
+        weights=str(tmp_path / "g.safetensors"), resolution=64, kind=None, origin=None
+    )
     if kind.startswith("DomainGuided"):
         settings = {"num_ws": 10, "w_dim": 16, "input_size": 64, "input_nc": 3}
         settings |= {"channel_base": 4, "channel_max": 16}

@@ -127,6 +127,8 @@ def same(first, second):
         ("e4e", "WEncoder", True),
         ("restyle", "ReStyleEncoder", True),
         ("restyle", "ReStyleEncoder4Editing", True),
+        ("restyle", "ReStyleResNetEncoder", True),
+        ("restyle", "ReStyleResNetEncoder4Editing", True),
     ],
 )
 @torch.inference_mode()

@@ -45,7 +45,7 @@ def test_nvidia_s_keys_of_stylegan2(classes):
 def test_nvidia_s_file_comes_back(tmp_path):
     generator = stylegan2(16, shape=TINY, clamp=256)
     plain.write_nvidia(tmp_path / "g.pt", generator)
-    back = load_generator(weights=str(tmp_path / "g.pt"), resolution=16, origin=None)
+    back = load_generator(weights=str(tmp_path / "g.pt"), resolution=16, kind=None, origin=None)
     assert back.architecture == generator.architecture
     for key, value in generator.state_dict().items():
         assert torch.equal(back.state_dict()[key], value), key
@@ -54,7 +54,7 @@ def test_nvidia_s_file_comes_back(tmp_path):
 def test_nvidia_s_file_of_stylegan3_comes_back(tmp_path):
     generator = StyleGAN3Generator(**STYLEGAN3)
     plain.write_nvidia(tmp_path / "g.pt", generator)
-    back = load_generator(weights=str(tmp_path / "g.pt"), resolution=None, origin=None)
+    back = load_generator(weights=str(tmp_path / "g.pt"), resolution=None, kind=None, origin=None)
     assert back.architecture == generator.architecture
     wp = torch.randn(1, generator.num_ws, generator.w_dim)
     assert torch.equal(back.synthesis(wp), generator.synthesis(wp))
@@ -75,7 +75,7 @@ def test_genforce_s_pair_comes_back(tmp_path):
     model = idinvert_model()
     paths = plain.write_genforce(tmp_path / "mine", model)
     assert [p.name for p in paths] == ["mine_generator.pth", "mine_encoder.pth"]
-    generator = load_generator(weights=str(paths[0]), resolution=16, origin=None)
+    generator = load_generator(weights=str(paths[0]), resolution=16, kind=None, origin=None)
     back = imported.idinvert(torch.load(paths[1], weights_only=True), generator)
     image = torch.rand(2, 3, 16, 16) * 2 - 1
     for mine, theirs in zip(model(image), back(image), strict=True):

@@ -82,7 +82,7 @@ def test_published_kinds_are_told_by_their_content(tmp_path):
     }
     for name, (content, rows, tanh) in contents.items():
         torch.save(content, tmp_path / name)
-        loaded = load_generator(weights=str(tmp_path / name), resolution=16, origin=None)
+        loaded = load_generator(weights=str(tmp_path / name), resolution=16, kind=None, origin=None)
         assert isinstance(loaded, StyleGANGenerator)
         assert loaded.architecture["layerwise"] is rows, name
         assert loaded.architecture["final_tanh"] is tanh, name

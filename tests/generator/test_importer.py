@@ -72,7 +72,7 @@ def test_every_torch_layout_is_told_by_its_content(tmp_path):
         "psp.pt": {"state_dict": decoder, "latent_avg": average.repeat(6, 1), "opts": {}},
     }.items():
         torch.save(content, tmp_path / name)
-        loaded = load_generator(weights=str(tmp_path / name), resolution=16, origin=None)
+        loaded = load_generator(weights=str(tmp_path / name), resolution=16, kind=None, origin=None)
         wp = torch.randn(1, 6, 8)
         torch.testing.assert_close(loaded.synthesis(wp), original.synthesis(wp))
         torch.testing.assert_close(loaded.w_avg, average)
@@ -105,23 +105,23 @@ def test_bundle_round_trip(tmp_path):
 
 def test_refusals(tmp_path):
     with pytest.raises(WeightsMissing, match="expected a generator file from the moon.*To fix"):
-        load_generator(weights="nowhere.pt", resolution=None, origin="the moon")
+        load_generator(weights="nowhere.pt", resolution=None, kind=None, origin="the moon")
     path = tmp_path / "g.safetensors"
     save_bundle(path, tiny(), {})
     with pytest.raises(WeightsError, match="holds a generator of 16 px; expected one of 64 px"):
-        load_generator(weights=str(path), resolution=64, origin=None)
+        load_generator(weights=str(path), resolution=64, kind=None, origin=None)
     other = tmp_path / "other.safetensors"
     write_safetensors(other, {"x": torch.zeros(1)}, {"format": "something"})
     with pytest.raises(WeightsError, match="format='something'.*ganinv import"):
-        load_generator(weights=str(other), resolution=None, origin=None)
+        load_generator(weights=str(other), resolution=None, kind=None, origin=None)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(WeightsError, match="not a readable safetensors file"):
-        load_generator(weights=str(cut), resolution=None, origin=None)
+        load_generator(weights=str(cut), resolution=None, kind=None, origin=None)
     odd = tmp_path / "odd.pt"
     torch.save({"epoch": 3}, odd)
     with pytest.raises(WeightsError, match=r"entries \['epoch'\]; expected 'g_ema'"):
-        load_generator(weights=str(odd), resolution=None, origin=None)
+        load_generator(weights=str(odd), resolution=None, kind=None, origin=None)
 
 
 class Payload:
@@ -135,7 +135,7 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys):
     path = tmp_path / "evil.pt"
     torch.save({"g_ema": Payload()}, path)
     with pytest.raises(WeightsError, match="never runs code stored in"):
-        load_generator(weights=str(path), resolution=None, origin=None)
+        load_generator(weights=str(path), resolution=None, kind=None, origin=None)
     assert "executed" not in capsys.readouterr().out
 
 
@@ -147,4 +147,4 @@ def test_a_rosinality_file_that_asks_for_more_than_it_holds(tmp_path):
         state |= {f"convs.{i}.conv.weight": torch.zeros(1, 1, 1, 3, 3) for i in range(count)}
         torch.save({"g_ema": state}, tmp_path / "g.pt")
         with pytest.raises(WeightsError, match="expected"):
-            load_generator(weights=str(tmp_path / "g.pt"), resolution=None, origin=None)
+            load_generator(weights=str(tmp_path / "g.pt"), resolution=None, kind=None, origin=None)

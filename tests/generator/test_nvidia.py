@@ -56,7 +56,9 @@ def test_a_generator_comes_out_bit_for_bit(tmp_path, kind):
     make, changes, nested = GENERATORS[kind]
     original, path = make(**changes), tmp_path / "network.pkl"
     path.write_bytes(files.dump(files.content(original, nested=nested)))
-    loaded = load_generator(weights=str(path), resolution=original.resolution, origin=None)
+    loaded = load_generator(
+        weights=str(path), resolution=original.resolution, kind=None, origin=None
+    )
     assert type(loaded) is type(original)
     assert loaded.architecture == original.architecture
     assert list(loaded.state_dict()) == list(original.state_dict())
@@ -212,14 +214,14 @@ def test_other_files_say_what_they_are(tmp_path):
     path = tmp_path / "tensorflow.pkl"
     path.write_bytes(b"\x80\x03cdnnlib.tflib.network\nNetwork\nq\x00.")
     with pytest.raises(WeightsError, match="dnnlib.tflib.*TensorFlow network: convert it with"):
-        load_generator(weights=str(path), resolution=None, origin=None)
+        load_generator(weights=str(path), resolution=None, kind=None, origin=None)
     path.write_bytes(files.dump([1, 2]))
     with pytest.raises(WeightsError, match="holds a list; expected NVIDIA's dictionary"):
-        load_generator(weights=str(path), resolution=None, origin=None)
+        load_generator(weights=str(path), resolution=None, kind=None, origin=None)
     path = tmp_path / "old.pkl"  # torch's formats stay torch's, whatever the name
     torch.save({"epoch": 3}, path, _use_new_zipfile_serialization=False)
     with pytest.raises(WeightsError, match=r"entries \['epoch'\]; expected 'g_ema'"):
-        load_generator(weights=str(path), resolution=None, origin=None)
+        load_generator(weights=str(path), resolution=None, kind=None, origin=None)
 
 
 # ------------------------------------------------------------------ hostile files

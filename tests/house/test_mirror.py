@@ -27,7 +27,13 @@ INJECTED = {  # group or nested room -> constructor arguments that only exist at
     "logger": {"run_dir", "run_id", "hyperparameters"},
 }
 SPECIAL = {"_target_", "_partial_", "_convert_", "_recursive_"}
-FILES = [path for group in groups() if group.name not in OVERLAYS for path in group.glob("*.yaml")]
+FILES = [
+    path
+    for group in groups()
+    if group.name not in OVERLAYS
+    for path in group.glob("*.yaml")
+    if not path.read_text().startswith("# @package _global_")  # an overlay too
+]
 
 
 def raw(path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ganinv.core.io import load_tensors, sha256_file
 from ganinv.core.network import filled
 from ganinv.generator.importer import genforce, nvidia, nvidia_state, rosinality
 from ganinv.generator.importer.bundle import AnyGenerator, load_bundle, load_discriminator_state
+from ganinv.generator.kind import refuse_kind
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 
@@ -43,7 +44,9 @@ def find(weights: str, origin: str | None) -> Path:
     )
 
 
-def load_generator(*, weights: str, resolution: int | None, origin: str | None) -> AnyGenerator:
+def load_generator(
+    *, weights: str, resolution: int | None, kind: str | None, origin: str | None
+) -> AnyGenerator:
     """A pretrained generator, frozen, in eval mode, with `source` and `sha256`.
 
     Args:
@@ -51,11 +54,12 @@ def load_generator(*, weights: str, resolution: int | None, origin: str | None) 
             inside a pSp or e4e checkpoint), genforce's `.pth` and NVIDIA's `.pkl` are told apart by
             their content.
         resolution: side in px that the config counts on, None to take what the file has.
+        kind: family that the config counts on (`generator/kind.py`), None likewise.
         origin: where the file is published, for the message when it is missing.
 
     Raises:
         WeightsMissing: no such file.
-        WeightsError: unreadable, of an unknown kind, or of another resolution.
+        WeightsError: unreadable, of an unknown layout, of another resolution or kind.
     """
     path = find(weights, origin)
     if path.suffix == ".safetensors":
@@ -72,6 +76,7 @@ def load_generator(*, weights: str, resolution: int | None, origin: str | None) 
                 "pass another file, or set generator.resolution=null to take the file's",
             )
         )
+    refuse_kind(generator, kind, path)
     generator.source, generator.sha256 = str(weights), sha256_file(path)
     return generator.eval().requires_grad_(False)
 

@@ -1,0 +1,121 @@
+"""A user's own images as an encoder reads them, and the names of what is made of them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from ganinv.core.errors import ConfigError, explain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ganinv.export.inverter import Inverter
+    from ganinv.task.task import Task
+
+TASKS = ("image", "sketch", "segmentation")
+
+
+def task_of(inverter: Inverter, name: str | None) -> Task:
+    """What the encoder reads: what it was trained for or, of a released checkpoint, `name`.
+
+    Raises:
+        ConfigError: nobody says how the encoder's channels come from an image.
+    """
+    from ganinv.task.image import Image
+    from ganinv.task.paired import Segmentation, Sketch
+    from ganinv.trainer.instantiate import make
+
+    trained = inverter.config.get("task")
+    channels = inverter.image_channels
+    if name is None and trained is not None:
+        task: Task = make(_node(trained))
+    elif name in (None, "image"):
+        task = Image()
+    elif name == "sketch":
+        task = Sketch()
+    else:
+        task = Segmentation(classes=max(2, channels))
+    if task.channels != channels:
+        raise ConfigError(
+            explain(
+                f"an encoder of {channels} channels for --task {name or 'image'}",
+                f"one of {task.channels}",
+                "pass --task sketch (1 channel, grey drawings) or --task segmentation (maps of as "
+                "many classes as the encoder has channels)",
+            )
+        )
+    return task
+
+
+def _node(config: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create(dict(config))
+
+
+def read(data: bytes, task: Task, size: tuple[int, int], fit: Any) -> Tensor:
+    """The bytes of an image file -> uint8 [C0,H,W], as the task's `read` takes it.
+
+    Raises:
+        ValueError, OSError: not such an image.
+    """
+    import numpy as np
+    import torch
+
+    from ganinv.dataset.codec import load, load_labels, resize
+
+    labels = task.reads == "labels"
+    image = load_labels(data) if labels else load(data)
+    if task.reads == "grey":
+        image = image.convert("L")
+    pixels = np.atleast_3d(resize(image, size, fit, labels=labels))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+def targets(names: list[str]) -> dict[str, str]:
+    """name -> its reconstruction's: the same path, within OUT, with .png for its suffix; where two
+    would meet, with .png added."""
+    plain = {name: inside(name) for name in names}
+    often = Counter(str(path.with_suffix(".png")) for path in plain.values())
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name, path in plain.items():
+        target = str(path.with_suffix(".png"))
+        target = target if often[target] == 1 else f"{path}.png"
+        while target in taken:  # a name that ends in .jpg.png, beside one in .jpg
+            target = f"{target}.png"
+        found[name] = target
+        taken.add(target)
+    return found
+
+
+def inside(name: str) -> PurePosixPath:
+    """A relative path that leads nowhere else; a zip file or database may name anything."""
+    parts = re.sub(r"[\x00-\x1f\\:]", "_", name).split("/")
+    kept = [part for part in parts if part not in ("", ".", "..")]
+    return PurePosixPath(*kept or ["_"])
+
+
+def rows_of(text: str | None, num_ws: int) -> list[int]:
+    """Rows of a list such as "8-17" or "8,9,10"; None: from the middle on, as the released 8 of 18.
+
+    Raises:
+        ConfigError: not such rows.
+    """
+    if text is None:
+        return list(range(num_ws * 8 // 18, num_ws))
+    rows: list[int] = []
+    for part in text.split(","):
+        edges = part.strip().split("-")
+        if len(edges) > 2 or not all(edge.isdigit() for edge in edges):
+            rows = []
+            break
+        rows += range(int(edges[0]), int(edges[-1]) + 1)
+    if not rows or max(rows) >= num_ws:
+        raise ConfigError(
+            explain(f"--mix-rows {text}", f"rows from 0 to {num_ws - 1}", "e.g. --mix-rows 8-17")
+        )
+    return sorted(set(rows))
