@@ -69,6 +69,7 @@ class Replicas(DDPStrategy):
             world_size=self.world_size,
             timeout=self.patience.total_seconds(),
         )
+        self.watch.children = getattr(self.launcher, "procs", [])
         self.watch.start()
 
     def configure_ddp(self) -> None:

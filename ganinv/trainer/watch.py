@@ -19,6 +19,7 @@ import faulthandler
 import json
 import os
 import platform
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -49,10 +50,11 @@ class Watch:
 
     def __init__(self, *, rank: int, world_size: int, timeout: float) -> None:
         self.rank, self.world_size, self.timeout = rank, world_size, timeout
-        self.silent = min(SILENT, timeout)
+        self.silent = min(SILENT, timeout / 2)
         self.poll = min(POLL, timeout / 4)
         self.met, self.images_seen = 0, 0
         self.waited = 0.0  # seconds in meetings, for the telemetry
+        self.children: list[subprocess.Popen[bytes]] = []  # ranks that this process started
         self._since = time.monotonic()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -125,6 +127,7 @@ class Watch:
 
     def _run(self, store: Store) -> None:
         heard: dict[int, tuple[str, float]] = {}  # rank -> last heartbeat and when it was new
+        self._beat(store)
         while not self._ended.wait(self.poll):
             self._beat(store)
             if store.check(["failed"]):
@@ -203,9 +206,14 @@ class Watch:
         if self._ended.is_set():
             return
         text = f"\nRunError: rank {self.rank}: {reason}. To go on: the same command, resume=auto"
-        if self.rank == 0 or "gone (" in reason:
+        if self.rank == 0:
             say_aloud(text)
-        print(text, flush=True)
+        else:
+            print(text, flush=True)
+            if "is gone" not in reason:
+                time.sleep(3 * self.poll)  # rank 0 speaks for all, and launchers end it with us
+        for child in self.children:
+            child.kill()  # a stopped process hears nothing else
         os._exit(EXIT_CODE)  # the main thread cannot be woken from a collective
 
 

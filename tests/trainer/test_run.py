@@ -1,8 +1,12 @@
 """Whole runs of every method on one process: what moves, resume, interruption, refusals."""
 
 import csv
+import errno
 import os
+import shutil
 import signal
+import subprocess
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -11,16 +15,36 @@ import torch
 from hydra.utils import instantiate
 from torch.nn.functional import batch_norm
 
-from ganinv.core.errors import ConfigError, NotFinite, WeightsError, WeightsMissing
+from ganinv.core.errors import (
+    ConfigError,
+    DataError,
+    NotFinite,
+    RunError,
+    WeightsError,
+    WeightsMissing,
+)
+from ganinv.dataset.module import AvatarData
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.method.psp import PSp
+from ganinv.trainer import checkpoint as checkpoint_io
+from ganinv.trainer import run as run_module
+from ganinv.trainer import state as state_module
 from ganinv.trainer.build import build_method
 from ganinv.trainer.checkpoint import load_trained, read_checkpoint
 from ganinv.trainer.run import ENVIRONMENT
+from ganinv.trainer.state import read_state
 from tests.generator.test_stylegan3 import tiny as stylegan3
 from tests.runs import composed, differences, overrides, run, tiny_generator_file
 
 METHODS = ["psp", "e4e", "gan", "restyle_psp", "restyle_e4e", "idinvert", "bdinvert"]
+
+
+def can_mount():
+    """Whether this process may mount a file system."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def trained(method, assets, folder, *extra):
@@ -239,3 +263,101 @@ def test_stylegan3_is_a_generator_like_any_other(assets, tmp_path):
     assert again.method.generator.num_ws == generator.num_ws
     x = torch.rand(2, 3, 64, 64) * 2 - 1
     assert again.method.reconstruct(x).shape == x.shape
+
+
+def test_the_batch_of_losses_that_stay_nan_is_saved(assets, tmp_path, monkeypatch, capsys):
+    """Readable without running code, with what was measured on it."""
+    loss = PSp.loss_E
+    monkeypatch.setattr(PSp, "loss_E", lambda self, *batch: loss(self, *batch) * float("inf"))
+    with pytest.raises(NotFinite, match="2 steps in a row"):
+        trained("psp", assets, tmp_path / "run", "method.max_nonfinite=2")
+    path = tmp_path / "run" / "nonfinite-000000004-rank0.pt"
+    content = torch.load(path, weights_only=True)
+    assert content["batch"]["image"].shape == (4, 3, 64, 64) and len(content["batch"]["key"]) == 4
+    assert content["values"]["l2"] > 0 and not content["values"]["grad_norm/E"].isfinite()
+    assert content["images_seen"] == 4
+    said = capsys.readouterr()
+    assert str(path) in said.out + said.err
+    assert read_state(tmp_path / "run")["state"] == "failed"
+
+
+def test_asynchronous_checkpoints_are_the_same_ones(assets, tmp_path, monkeypatch):
+    """Each copy is taken at its step, however late it is written; a write that fails ends the
+    run."""
+    write = checkpoint_io._write
+    slow = tmp_path / "slow"
+
+    def late(path, content):
+        time.sleep(0.3)
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint_io, "_write", late)
+    extra = ["trainer.async_checkpoint=true"]
+    last = trained("psp", assets, slow, *extra)
+    monkeypatch.setattr(checkpoint_io, "_write", write)
+    plain = trained("psp", assets, tmp_path / "plain")
+    for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
+        first, second = (read_checkpoint(run.parent / name) for run in (last, plain))
+        assert first["images_seen"] == second["images_seen"]
+        assert not differences(first["state_dict"], second["state_dict"])
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="could not be written: No space left on device"):
+        monkeypatch.setattr(run_module, "write_atomic", lambda *_: None)
+        monkeypatch.setattr(state_module, "write_atomic", lambda *_: None)
+        trained("psp", assets, tmp_path / "full", *extra)
+
+
+@pytest.mark.skipif(not can_mount(), reason="no permission to mount a small disk")
+def test_a_disk_that_is_really_full(assets, tmp_path):
+    """A disk of 70 MiB for checkpoints of 21: the third does not fit; two stay whole."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=70m", "none", disk], check=True)
+    try:
+        arguments = ["trainer.val_every_kimg=1", "trainer.save_every_kimg=0.004"]
+        (disk / "ballast").write_bytes(bytes(15 << 20))
+        said = r"last.ckpt \(2\d\.\d MiB\) could not be written: No space left.*; \d+\.\d MiB free"
+        with pytest.raises(RunError, match=said):
+            trained("psp", assets, disk / "run", *arguments)
+        checkpoints = disk / "run" / "checkpoints"
+        assert [p.name for p in sorted(checkpoints.iterdir())] == ["last.ckpt", "previous.ckpt"]
+        assert read_checkpoint(checkpoints / "last.ckpt")["images_seen"] == 8
+        assert read_state(disk / "run")["state"] == "failed"
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(assets, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "run", "/proc/nowhere/run"):
+        with pytest.raises(ConfigError, match="cannot be written: .*; expected a place for"):
+            run([*overrides("psp", tmp_path / "no-such-generator", tmp_path), f"run_dir={folder}"])
+
+
+@pytest.mark.parametrize("fault", ["vanishes", "is cut"])
+def test_a_shard_that_goes_bad_while_running(assets, tmp_path, monkeypatch, fault, caplog):
+    """Its images are replaced, told and counted; over the allowed share the run stops."""
+    monkeypatch.setattr(AvatarData, "PER_SHARD", 4)
+    arguments = [*overrides("psp", assets[0], tmp_path), "dataset.window=1", "seed=3"]
+    step, calls = PSp.step, []
+
+    def failing(self, x, batch):
+        step(self, x, batch)
+        calls.append(1)
+        if len(calls) == 1:
+            for tar in sorted(tmp_path.glob("avatars64-*/train/*.tar"))[3:]:
+                os.truncate(tar, 3000) if fault == "is cut" else tar.unlink()
+
+    monkeypatch.setattr(PSp, "step", failing)
+    os.environ.pop(ENVIRONMENT, None)
+    run([*arguments, f"run_dir={tmp_path / 'run'}", "dataset.max_bad_share=0.8"])
+    assert read_state(tmp_path / "run")["state"] == "finished"
+    assert "skipped an unreadable image in" in caplog.text
+    calls.clear()
+    shutil.rmtree(next(tmp_path.glob("avatars64-*")))
+    with pytest.raises(DataError, match="unreadable images among 20 of .*00000[34].tar sample"):
+        run([*arguments, f"run_dir={tmp_path / 'other'}"])
