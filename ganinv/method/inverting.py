@@ -156,8 +156,11 @@ class Inverting(Method):
     @staticmethod
     def draw(images: list[Tensor]) -> Tensor:
         """Rows of inputs and targets over rows of reconstructions, [3,H,W] in [0,1]."""
-        rows = [row for rows in zip(*(x.split(8) for x in images), strict=True) for row in rows]
-        return make_grid(torch.cat(rows).float().cpu().clamp(-1, 1) / 2 + 0.5, nrow=8)
+        columns = min(8, len(images[0]))
+        missing = -len(images[0]) % columns
+        split = [F.pad(x, (0,) * 7 + (missing,)).split(columns) for x in images]
+        rows = [row for parts in zip(*split, strict=True) for row in parts]
+        return make_grid(torch.cat(rows).float().cpu().clamp(-1, 1) / 2 + 0.5, nrow=columns)
 
     def images(self, batch: Batch) -> Tensor:
         """x [B,3,H,W] in [-1,1]: the batch's own, or, of a synthetic dataset, samples of G."""

@@ -44,22 +44,22 @@ def error_map(image: Tensor, reconstruction: Tensor) -> Tensor:
     return heat.clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
-def triptych(picture: Picture) -> Tensor:
-    """Input, reconstruction and error side by side: uint8 [3,H,3W]."""
-    parts = [picture.image, picture.reconstruction]
-    return torch.cat([*parts, error_map(*parts)], dim=2)
+def parts_of(picture: Picture) -> list[Tensor]:
+    """Input (where it is another image), image, reconstruction and error: uint8 [3,H,W] each."""
+    source = [] if picture.source is None else [picture.source]
+    pair = picture.image, picture.reconstruction
+    return [*source, *pair, error_map(*pair)]
 
 
 def grid(pictures: list[Picture], columns: int = 8) -> Image.Image:
-    """Rows of inputs, of reconstructions and of errors below one another."""
+    """Rows of inputs (of a task), of images, of reconstructions and of errors."""
     rows: list[Tensor] = []
     for start in range(0, len(pictures), columns):
         part = pictures[start : start + columns]
         blank = [torch.full_like(part[0].image, 255)] * (columns - len(part))
         blank = blank if len(pictures) > columns else []
-        rows += [*(p.image for p in part), *blank]
-        rows += [*(p.reconstruction for p in part), *blank]
-        rows += [*(error_map(p.image, p.reconstruction) for p in part), *blank]
+        for row in zip(*(parts_of(p) for p in part), strict=True):
+            rows += [*row, *blank]
     columns = min(columns, len(pictures))
     return to_image(make_grid(torch.stack(rows), nrow=columns, pad_value=255))
 
@@ -89,11 +89,16 @@ def page(result: Result, title: str) -> str:
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
         f"<meta name='viewport' content='width=device-width'><style>{STYLE}</style>"
         f"<h1>{escape(title)}</h1>{_table(result)}"
-        "<p>Each figure: input, reconstruction, error "
+        f"<p>Each figure: {_words(result)}image, reconstruction, error "
         f"<span class='scale'></span> 0 to {FULL:g} (mean over channels, images in [0,1]).</p>"
         + "".join(sections)
         + f"<h2>What was evaluated</h2><table class='facts'>{facts}</table></html>\n"
     )
+
+
+def _words(result: Result) -> str:
+    pictures = [picture for row in result.rows for picture in row.first]
+    return "input, " if any(p.source is not None for p in pictures) else ""
 
 
 def _judge(result: Result) -> str:
@@ -111,7 +116,7 @@ def _table(result: Result) -> str:
 
 def _figure(picture: Picture) -> str:
     buffer = io.BytesIO()
-    to_image(triptych(picture)).save(buffer, "PNG", optimize=True)
+    to_image(torch.cat(parts_of(picture), dim=2)).save(buffer, "PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
     finite = {name: value for name, value in picture.values.items() if math.isfinite(value)}
     text = "  ".join(f"{name} {number(value)}" for name, value in finite.items())

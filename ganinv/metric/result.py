@@ -16,12 +16,13 @@ from ganinv.metric.metric import Better
 
 @dataclass
 class Picture:
-    """An image, its reconstruction, and what was measured of them."""
+    """An image, its reconstruction, what was measured of them, and what the encoder read."""
 
     key: str
     image: Tensor  # uint8 [3,H,W]
     reconstruction: Tensor  # uint8 [3,H,W]
     values: dict[str, float]
+    source: Tensor | None = None  # uint8 [3,H,W], where it is not the image
 
 
 @dataclass

@@ -124,7 +124,8 @@ def measure(
             found = watch.time(len(x), invert, s, x.shape[-2:])
             x_hat = to_unit(to_uint8(found.image))  # as it would be saved
             keys += batch["key"]
-            _take(row, batch["key"], x, x_hat, metrics, pictures, result)
+            source = None if s is x else method.task.picture(s)
+            _take(row, batch["key"], x, x_hat, metrics, pictures, result, source)
             bar.update(len(x))
         bar.close()
         row.values = _means(row.per_image)
@@ -184,6 +185,7 @@ def _take(
     metrics: list[Metric],
     pictures: int,
     result: Result,
+    source: Tensor | None,
 ) -> None:
     """Measure a batch; keep its values and the pictures that will be shown."""
     columns: dict[str, Tensor] = {}
@@ -198,7 +200,8 @@ def _take(
         show_first = len(row.first) < pictures
         if not show_first and judge is None:
             continue
-        picture = Picture(key, to_uint8(x[i]).cpu(), to_uint8(x_hat[i]).cpu(), values[i])
+        read = None if source is None else to_uint8(source[i]).cpu()
+        picture = Picture(key, to_uint8(x[i]).cpu(), to_uint8(x_hat[i]).cpu(), values[i], read)
         if show_first:
             row.first.append(picture)
         if judge is not None:
