@@ -29,6 +29,7 @@ from ganinv.core.errors import DataError, explain
 from ganinv.core.interface import SourceKind
 from ganinv.core.io import sha256_file
 from ganinv.dataset.codec import EXTENSIONS, Extension, Mode, decode
+from ganinv.dataset.remote import Far, Unreachable
 
 FORMAT = "ganinv-shards"
 VERSION = 1
@@ -63,6 +64,7 @@ class Index:
         offsets: int64 [n,4] or, of a paired set, [n,6], mapped from the file: workers share it.
         raw: the whole of index.json.
         source: what is stored beside each image, None for nothing.
+        far: where the tars come from when they are not in `folder` yet, None for a local set.
     """
 
     folder: Path
@@ -73,6 +75,7 @@ class Index:
     offsets: np.ndarray
     raw: dict[str, Any]
     source: SourceFormat | None = None
+    far: Far | None = None
 
     def __len__(self) -> int:
         """Samples in the set."""
@@ -168,11 +171,14 @@ def size_fault(index: Index, shard: int) -> str | None:
 
 
 def check_files(index: Index) -> None:
-    """Refuse a set with missing or truncated tars, by their sizes alone.
+    """Refuse a set with missing or truncated tars, by their sizes alone; tars from afar are checked
+    when they come.
 
     Raises:
         DataError: naming them.
     """
+    if index.far is not None:
+        return
     found = ((name, size_fault(index, shard)) for shard, name in enumerate(index.names))
     faults = [f"{name}: {fault}" for name, fault in found if fault]
     if faults:
@@ -201,6 +207,7 @@ class Reader:
     def __init__(self, index: Index, open_files: int) -> None:
         self.index, self.open_files = index, open_files
         self._files: OrderedDict[int, int] = OrderedDict()
+        self._lost: dict[int, str] = {}  # tars that could not be had from afar
 
     def __getstate__(self) -> dict[str, Any]:
         """File descriptors do not travel to other processes."""
@@ -271,9 +278,21 @@ class Reader:
             return self._files[shard]
         while len(self._files) >= self.open_files:
             os.close(self._files.popitem(last=False)[1])
-        file = os.open(self.index.folder / self.index.names[shard], os.O_RDONLY)
+        file = self._open(shard)
         self._files[shard] = file
         return file
+
+    def _open(self, shard: int) -> int:
+        far = self.index.far
+        if far is None:
+            return os.open(self.index.folder / self.index.names[shard], os.O_RDONLY)
+        if shard in self._lost:
+            raise Unreachable(self._lost[shard])
+        try:
+            return far.open(self.index.raw["shards"][shard])
+        except Unreachable as error:
+            self._lost[shard] = str(error)  # the tries were many; not again for every image of it
+            raise
 
     def close(self) -> None:
         """Close the tars."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from ganinv.dataset import avatars
 from ganinv.dataset.codec import encode
 from ganinv.dataset.index import Index, check_files, read_index
 from ganinv.dataset.order import Order, Positions, share
+from ganinv.dataset.region import refuse_regions
+from ganinv.dataset.remote import fetch_set, is_remote
 from ganinv.dataset.shard import Plan, Sample, cores, write_set
 from ganinv.dataset.stream import EvalSet, Loader, TrainSet
 
@@ -29,7 +31,7 @@ class ShardData(pl.LightningDataModule):
     give every image once over all ranks. Batches are `stream.ShardBatch`.
 
     Args:
-        root: folder of the three sets.
+        root: folder of the three sets, or its address (`remote`): https://... or s3://...
         image_size: (H, W) in px that the sets must have.
         generator_resolutions: sides in px of the generators whose images may be compared with
             these; larger ones are averaged down.
@@ -39,6 +41,7 @@ class ShardData(pl.LightningDataModule):
         hflip: mirror half of the training images.
         window: shards that are shuffled together.
         max_bad_share: share of unreadable images at which the run stops.
+        cache_gib: size of the local cache for tars from afar.
         regions: name -> (top, bottom, left, right) px of what the losses may look at closely, or
             None where there is none: `face` of aligned faces.
         source: what the task reads beside each image, None for nothing.
@@ -60,14 +63,18 @@ class ShardData(pl.LightningDataModule):
         hflip: bool,
         window: int,
         max_bad_share: float,
+        cache_gib: float,
         regions: Mapping[str, Sequence[int] | None],
         source: SourceKind | None = None,
         classes: int | None = None,
     ) -> None:
         super().__init__()
         self.source, self.classes = source, classes
-        least = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
-        least["window"] = (window, 1)
+        least = {
+            "batch_size": (batch_size, 1),
+            "window": (window, 1),
+            "num_workers": (num_workers, 0),
+        }
         for name, (value, lowest) in least.items():
             if value < lowest:
                 _refuse(f"{name}={value}", f"a whole number of at least {lowest}", name)
@@ -76,7 +83,8 @@ class ShardData(pl.LightningDataModule):
         if not 0 <= max_bad_share < 1:
             _refuse(f"max_bad_share={max_bad_share}", "a share in [0, 1)", "max_bad_share")
         refuse_regions(regions, image_size)
-        self.root = Path(root).expanduser()
+        self.address = root.rstrip("/") if is_remote(root) else None
+        self.root, self.cache_bytes = Path(root).expanduser(), round(cache_gib * 2**30)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.generator_resolutions = tuple(int(side) for side in generator_resolutions)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
@@ -97,7 +105,11 @@ class ShardData(pl.LightningDataModule):
         Raises:
             DataError: see `check`.
         """
-        index = read_index(self.root / split)
+        if self.address is None:
+            index = read_index(self.root / split)
+        else:
+            far = fetch_set(f"{self.address}/{split}", self.cache_bytes)
+            index = replace(read_index(far.folder), far=far)
         if index.size != self.image_size:
             raise DataError(
                 explain(
@@ -202,26 +214,6 @@ class ShardData(pl.LightningDataModule):
             if name in batch
         }
         return batch | moved
-
-
-def refuse_regions(regions: Mapping[str, Sequence[int] | None], image_size: Sequence[int]) -> None:
-    """Refuse regions that leave the image.
-
-    Raises:
-        ConfigError: naming one.
-    """
-    for name, region in regions.items():
-        if region is None:
-            continue
-        edges = [int(edge) for edge in region]
-        if len(edges) != 4 or not (
-            0 <= edges[0] < edges[1] <= image_size[0] and 0 <= edges[2] < edges[3] <= image_size[1]
-        ):
-            _refuse(
-                f"regions.{name}={edges}",
-                f"[top,bottom,left,right] inside {image_size[0]} x {image_size[1]} px",
-                f"regions.{name}",
-            )
 
 
 def _refuse(given: str, expected: str, name: str) -> None:
@@ -330,6 +322,7 @@ class AvatarData(ShardData):
             hflip=hflip,
             window=window,
             max_bad_share=max_bad_share,
+            cache_gib=0,
             regions=regions,
             source=source,
             classes=classes,

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ganinv.core.errors import ConfigError, DataError, explain
 from ganinv.core.interface import Batch, Recipe, SourceKind
-from ganinv.dataset.module import refuse_regions
 from ganinv.dataset.order import Positions, share
+from ganinv.dataset.region import refuse_regions
 
 
 class Places(Dataset[int]):

@@ -95,12 +95,12 @@ class Telemetry(pl.Callback):
         self.run_dir, self.every = run_dir, every
         self._seen, self._since = 0, time.perf_counter()
         self._waited, self._step_end = 0.0, 0.0
+        self._met = 0.0  # seconds that this rank had waited for others at the last entry
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the stopwatch."""
         assert isinstance(pl_module, Method)
-        self._seen, self._since = pl_module.images_seen, time.perf_counter()
-        self._step_end = self._since
+        self._restart(trainer, pl_module.images_seen, time.perf_counter())
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
@@ -117,20 +117,18 @@ class Telemetry(pl.Callback):
         self._step_end = now
         if not due(seen, seen - step_images(trainer), self.every):
             return
+        metrics = self._speed(trainer, seen - self._seen, max(now - self._since, 1e-9))
         values = self._numbers(trainer, pl_module.values)
         pl_module.shown = {k: v for k, v in values.items() if "/" not in k or "score" not in k}
-        elapsed = now - self._since
-        metrics = {f"train/{name}": value for name, value in values.items()}
-        metrics["speed/images_per_sec"] = (seen - self._seen) / max(elapsed, 1e-9)
-        metrics["speed/data_wait_share"] = self._waited / max(elapsed, 1e-9)
+        metrics |= {f"train/{name}": value for name, value in values.items()}
+        if hasattr(pl_module, "stage"):
+            metrics["train/stage"] = float(pl_module.stage)  # type: ignore[arg-type]
         metrics["train/skipped_steps"] = float(pl_module.nonfinite)
         metrics["kimg"] = seen / 1000
         for i, optimizer in enumerate(trainer.optimizers):
             metrics[f"lr/{pl_module.player_names[i]}"] = optimizer.param_groups[0]["lr"]
-        if torch.cuda.is_available():
-            metrics["speed/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self._log(trainer, metrics, seen)
-        self._seen, self._since, self._waited = seen, now, 0.0
+        self._restart(trainer, seen, time.perf_counter())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the validation's means and its picture."""
@@ -144,8 +142,32 @@ class Telemetry(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_image("val/grid", [str(path)], step=seen)
-        self._step_end = time.perf_counter()
-        self._seen, self._since, self._waited = seen, self._step_end, 0.0
+        self._restart(trainer, seen, time.perf_counter())
+
+    def _restart(self, trainer: pl.Trainer, seen: int, now: float) -> None:
+        """Measure from here."""
+        self._seen, self._since, self._step_end, self._waited = seen, now, now, 0.0
+        if trainer.world_size > 1:
+            self._met = trainer.strategy.watch.waited  # type: ignore[attr-defined]
+
+    def _speed(self, trainer: pl.Trainer, images: int, elapsed: float) -> dict[str, float]:
+        """Images a second, and what the ranks waited for: data, or one another. The rank that
+        waited least for the others is the one they waited for."""
+        found = {"images_per_sec": images / elapsed}
+        shares = [self._waited / elapsed]
+        if trainer.world_size > 1:
+            watch = trainer.strategy.watch  # type: ignore[attr-defined]
+            shares.append((watch.waited - self._met) / elapsed)
+            rows = trainer.strategy.gather_rows(torch.tensor(shares))  # type: ignore[attr-defined]
+            found["images_per_sec_per_rank"] = found["images_per_sec"] / trainer.world_size
+            found["data_wait_share_worst"] = float(rows[:, 0].max())
+            found["rank_wait_share"] = float(rows[:, 1].mean())
+            found["slowest_rank"] = float(rows[:, 1].argmin())
+            shares = rows.mean(0).tolist()
+        found["data_wait_share"] = shares[0]
+        if torch.cuda.is_available():
+            found["gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        return {f"speed/{name}": value for name, value in found.items()}
 
     @staticmethod
     def _numbers(trainer: pl.Trainer, values: dict[str, Tensor]) -> dict[str, float]:

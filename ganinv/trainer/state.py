@@ -12,10 +12,12 @@ import platform
 import shlex
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
 
 from ganinv import __version__
 from ganinv.core.io import write_atomic
@@ -80,15 +82,16 @@ class State(pl.Callback):
         assert isinstance(method, Method)
         self._written = time.monotonic()
         best = None if self._best is None else {"value": self._best[0], "kimg": self._best[1]}
-        update_state(
-            self.run_dir,
-            state=state,
-            kimg=method.images_seen / 1000,
-            ranks=trainer.world_size,
-            monitor=method.monitor,
-            best=best,
-            skipped_steps=method.nonfinite,
-        )
+        with suppress(OSError):  # a full disk: the checkpoint's own error says so, and better
+            update_state(
+                self.run_dir,
+                state=state,
+                kimg=method.images_seen / 1000,
+                ranks=trainer.world_size,
+                monitor=method.monitor,
+                best=best,
+                skipped_steps=method.nonfinite,
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on it runs."""
@@ -120,6 +123,12 @@ class State(pl.Callback):
         """It stopped in order."""
         assert isinstance(pl_module, Method)
         self._beat(trainer, pl_module, "interrupted" if pl_module.interrupted else "finished")
+        summary = {"kimg": pl_module.images_seen / 1000, "skipped_steps": pl_module.nonfinite}
+        if self._best is not None:
+            summary |= {f"best_{pl_module.monitor}": self._best[0], "best_kimg": self._best[1]}
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+                logger.experiment.summary.update({f"final/{k}": v for k, v in summary.items()})
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -127,7 +136,8 @@ class State(pl.Callback):
         """It stopped otherwise; the reason stays."""
         if trainer.is_global_zero and (self.run_dir / NAME).is_file():
             reason = f"{type(exception).__name__}: {exception}"
-            update_state(self.run_dir, state="failed", reason=reason[:2000])
+            with suppress(OSError):
+                update_state(self.run_dir, state="failed", reason=reason[:2000])
 
     def state_dict(self) -> dict[str, Any]:
         """The best survives a resume."""

@@ -15,6 +15,7 @@ A thread is needed because a rank that waits in a collective can do nothing else
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import json
 import os
@@ -30,7 +31,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from ganinv.core.errors import USER_ERRORS, RunError
+from ganinv.core.errors import USER_ERRORS, RunError, explain
 from ganinv.trainer.launch import another_connection
 from ganinv.trainer.logs import say_aloud
 
@@ -252,13 +253,20 @@ def _is_lost_connection(error: BaseException) -> bool:
 
 @contextmanager
 def explained(trainer: pl.Trainer) -> Iterator[None]:
-    """Turns the broken connection that a rank sees when another one ended into a sentence.
+    """Turns what the machine did to a run into a sentence: a broken connection to a rank that
+    ended, a full disk.
 
     Raises:
-        RunError: naming the rank that ended, and why if it has said so.
+        RunError: naming the rank that ended, and why if it has said so; or the file.
     """
     try:
         yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        given = f"{error.filename or 'a log, a table or a picture of the run'}: {error.strerror}"
+        todo = "make room, then the same command with resume=auto"
+        raise RunError(explain(given, "room for what a run writes", todo)) from error
     except RuntimeError as error:
         watch = getattr(trainer.strategy, "watch", None)
         if watch is None or not _is_lost_connection(error):

@@ -58,6 +58,7 @@ def data_of(root: Path, **changes: Any) -> ShardData:
         "hflip": False,
         "window": 2,
         "max_bad_share": 0.0,
+        "cache_gib": 1,
         "regions": {"face": None},
     }
     return ShardData(**(values | changes))

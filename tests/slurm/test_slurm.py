@@ -63,9 +63,7 @@ def told(*command, **more):
 
 def submit(folder, *options, script=None, arguments=()):
     """sbatch; returns the job's number and the file of its output."""
-    environment_of_job = environment() | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    }
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["sbatch", "--parsable", f"--output={folder}/%j.out", *options, str(script), *arguments],
         cwd=ROOT,

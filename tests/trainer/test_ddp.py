@@ -1,69 +1,95 @@
-"""Real processes: two of batch b equal one of batch 2b, and a run over two resumes bit for bit.
+"""Real processes: N of batch b equal one of batch N b, and a run over two resumes bit for bit.
 
-Started by script, as a user would: rank 0 starts the other rank. Batch normalisation is
+Started by script, as a user would: rank 0 starts the other ranks. Batch normalisation is
 synchronised; the GAN's minibatch deviation, which no number of ranks could reproduce, is over
-groups of one.
+groups of one. The twenty faces lie in shards of seven, seven and six.
 """
 
-import os
-import subprocess
-import sys
+import json
+from collections import Counter
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 
+from ganinv.dataset.module import AvatarData
 from ganinv.trainer.build import build_method
 from ganinv.trainer.checkpoint import read_checkpoint
-from tests.runs import ROOT, composed, differences, overrides
+from tests.runs import composed, differences, overrides
+from tests.trainer import processes
 
 SHARE = 0.005  # of what training moved; Adam and Ranger make much of rounding in small gradients
-METHODS = ["psp", "e4e", "gan", "idinvert", "restyle_e4e", "bdinvert"]
+METHODS = ["psp", "e4e", "gan", "idinvert", "restyle_psp", "restyle_e4e", "bdinvert"]
+CASES = [(method, 2, 1) for method in METHODS]
+CASES += [("psp", 4, 1), ("idinvert", 4, 1), ("e4e", 2, 2)]
 
 
-def launch(arguments, folder):
+@pytest.fixture(scope="module")
+def uneven(assets, tmp_path_factory):
+    """The generator's file and a folder with faces in uneven shards."""
+    cache = tmp_path_factory.mktemp("uneven")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AvatarData, "PER_SHARD", 7)
+        data = instantiate(composed(overrides("psp", assets[0], cache)).dataset)
+        data.prepare_data()
+    assert len(list(data.root.glob("train/*.tar"))) == 3
+    return assets[0], cache
+
+
+def launch(arguments, folder, **more):
     """python train.py ... in a process of its own; returns its last checkpoint and its output."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GANINV_RUN")}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "train.py", *arguments, f"run_dir={folder}"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return read_checkpoint(folder / "checkpoints" / "last.ckpt"), done.stdout
+    out = processes.launch(arguments, folder, **more)
+    return read_checkpoint(folder / "checkpoints" / "last.ckpt"), out
 
 
-def arguments(method, assets, processes, batch_size, *extra):
+def arguments(method, assets, ranks, batch_size, *extra):
     common = [
         *overrides(method, *assets),
         "trainer.sync_batchnorm=true",
-        f"trainer.devices={processes}",
+        f"trainer.devices={ranks}",
         f"dataset.batch_size={batch_size}",
         "trainer.max_kimg=0.02",
+        *([] if method == "bdinvert" else ["dataset.window=1"]),
         *extra,
     ]
     return common + (["discriminator.mbstd_group_size=1"] if method == "gan" else [])
 
 
+@pytest.fixture(scope="module")
+def alone(uneven, tmp_path_factory):
+    """One process over the whole batch: method, batch, chunks -> checkpoint; run once each."""
+    found = {}
+
+    def run(method, batch, *extra):
+        if (method, batch) not in found:
+            folder = tmp_path_factory.mktemp("alone") / "run"
+            found[method, batch], _ = launch(arguments(method, uneven, 1, batch, *extra), folder)
+        return found[method, batch]
+
+    return run
+
+
 @pytest.mark.ddp
-@pytest.mark.parametrize("method", METHODS)
-def test_two_processes_equal_one_with_twice_the_batch(method, assets, tmp_path):
-    """After five steps, with gradient penalties, pools and opening stages on the way."""
-    one, _ = launch(arguments(method, assets, 1, 4), tmp_path / "one")
-    two, out = launch(arguments(method, assets, 2, 2), tmp_path / "two")
-    assert one["images_seen"] == two["images_seen"] == 20
+@pytest.mark.parametrize(("method", "ranks", "chunks"), CASES)
+def test_several_processes_equal_one_with_the_whole_batch(
+    method, ranks, chunks, uneven, alone, tmp_path
+):
+    """After five steps, with gradient penalties, pools and opening stages on the way; with two
+    chunks a batch, chunk i of all ranks together is chunk i of the one process."""
+    total = 4 * chunks
+    extra = [f"trainer.accumulate={chunks}", f"trainer.max_kimg={5 * total / 1000}"]
+    one = alone(method, total, *extra)
+    per_rank = total // ranks
+    many, out = launch(arguments(method, uneven, ranks, per_rank, *extra), tmp_path / "many")
+    assert one["images_seen"] == many["images_seen"] == 5 * total
     assert out.count("Done: ") == 1  # rank 0 alone speaks
-    cfg = composed(arguments(method, assets, 1, 4))
+    cfg = composed(arguments(method, uneven, 1, 4))
     pl.seed_everything(cfg.seed, verbose=False)
     start = build_method(cfg, instantiate(cfg.generator)).state_dict()
-    assert set(one["state_dict"]) == set(two["state_dict"])
+    assert set(one["state_dict"]) == set(many["state_dict"])
     for player in {key.split(".", 1)[0] for key in one["state_dict"]}:
-        moved, apart = norms(player, start, one["state_dict"], two["state_dict"])
+        moved, apart = norms(player, start, one["state_dict"], many["state_dict"])
         assert moved > 0 and apart < SHARE * moved, f"{player}: {apart} of {moved}"
 
 
@@ -85,3 +111,19 @@ def test_a_run_over_two_processes_resumes_bit_for_bit(assets, tmp_path):
     resumed, _ = launch([*common, f"resume={last}"], tmp_path / "half")
     assert not differences(whole["state_dict"], resumed["state_dict"])
     assert not differences(whole["optimizer_states"], resumed["optimizer_states"])
+
+
+@pytest.mark.ddp
+def test_on_another_number_of_ranks_no_image_comes_twice_before_all_came(uneven, tmp_path):
+    """Two ranks to 8 of 20 images, one rank to 14, two again to 18: each image at most once.
+
+    The window of images that are drawn again is what a killed run did since its last checkpoint:
+    at most `trainer.save_every_kimg`. Here every part ended in order, so it is nothing.
+    """
+    record = tmp_path / "keys.jsonl"
+    folder = tmp_path / "run"
+    for ranks, kimg in ((2, 0.008), (1, 0.014), (2, 0.018)):
+        extra = [f"trainer.max_kimg={kimg}", "trainer.sync_batchnorm=false", "resume=auto"]
+        launch(arguments("psp", uneven, ranks, 2, *extra), folder, fault=f"record {record}:-1:0")
+    seen = [key for line in record.read_text().splitlines() for key in json.loads(line)]
+    assert len(seen) == 18 and max(Counter(seen).values()) == 1

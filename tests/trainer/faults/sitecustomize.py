@@ -1,12 +1,13 @@
 """Put on PYTHONPATH by the tests of faults: makes something go wrong in a real training process.
 
 GANINV_TEST_FAULT is "what:rank:images": what happens, on which rank, before the step at which so
-many images were seen.
+many images were seen. `record FILE` writes down the keys of every batch instead.
 """
 
 import errno
 import importlib.abc
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -38,6 +39,9 @@ def inject(method_class, what, rank, images):
     step = method_class.training_step
 
     def training_step(self, batch, batch_idx):
+        if what.startswith("record "):
+            with open(what.removeprefix("record "), "a") as file:
+                file.write(json.dumps(batch["key"]) + "\n")
         if self.global_rank == rank and self.images_seen == images:
             act(what, self)
         return step(self, batch, batch_idx)

@@ -1,0 +1,301 @@
+"""Sets of shards on a web server or in an object store, read through a bounded local cache.
+
+    https://host/path        any server of files
+    s3://bucket/prefix       any S3 endpoint (AWS_ENDPOINT_URL; keys from the environment only)
+
+A set's index and offsets are fetched when a process opens it. A tar is fetched whole when its first
+image is wanted, its sha256 held against the index, and put into the cache under its name only then;
+all processes of a node share the cache. When it is full, the tars that were not used for
+longest leave it; one that a process still has open stays readable for it.
+
+A server that answers with an error of its own, too slowly, or with too few bytes is asked again,
+`TRIES` times over about two minutes. Then the tar counts as unreadable (`stream.py`: its images are
+replaced, counted, and stop the run over `max_bad_share`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import json
+import logging
+import os
+import random
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from ganinv.core.errors import ConfigError, DataError, explain
+from ganinv.core.io import sha256_file, write_atomic
+
+log = logging.getLogger(__name__)
+
+TRIES = 8
+FIRST_WAIT = 1.0  # seconds, doubled each time
+LONGEST_WAIT = 60.0
+TIMEOUT = 30.0  # seconds without a byte
+T = TypeVar("T")
+SCHEMES = ("http", "https", "s3")
+
+
+class Unreachable(OSError):
+    """A file from afar that could not be had: why, in one line."""
+
+
+class _Passing(Exception):
+    """A fault that may pass: worth another try."""
+
+
+def is_remote(root: str) -> bool:
+    """Whether a root is an address, and one that is understood.
+
+    Raises:
+        ConfigError: another scheme, or a secret in the address, which would end up in logs.
+    """
+    if "://" not in root:
+        return False
+    parts = urllib.parse.urlsplit(root)
+    shown = f"{parts.scheme}://{parts.hostname}{parts.path}"
+    if parts.scheme not in SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ConfigError(explain(f"dataset.root={shown}", f"a folder, or {known}", "correct it"))
+    if parts.username or parts.password or parts.query:
+        raise ConfigError(
+            explain(
+                f"dataset.root={shown} with a user, a password or a token in it",
+                "an address without secrets: the configuration is written to disk and to W&B",
+                "for s3 export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            )
+        )
+    return True
+
+
+def cache_folder() -> Path:
+    """Where sets from afar are kept, `$GANINV_CACHE/remote`."""
+    return Path(os.environ.get("GANINV_CACHE", "~/.cache/ganinv")).expanduser() / "remote"
+
+
+@dataclass(frozen=True)
+class Far:
+    """Where the tars of a set come from.
+
+    Attributes:
+        address: of the set.
+        folder: its part of the cache.
+        limit: bytes that all tars in the cache may take.
+    """
+
+    address: str
+    folder: Path
+    limit: int
+
+    def open(self, entry: dict[str, Any]) -> int:
+        """A file descriptor of a tar, fetched if it is not in the cache.
+
+        Args:
+            entry: what the index says of it: name, bytes, sha256.
+
+        Raises:
+            Unreachable: it cannot be had.
+        """
+        path = self.folder / entry["name"]
+        with _locked(self.folder / f".{entry['name']}.lock"):
+            if not path.is_file():
+                self._make_room(entry)
+                _retry(lambda: self._fetch(entry, path), f"{self.address}/{entry['name']}")
+            os.utime(path)  # used now
+            return os.open(path, os.O_RDONLY)
+
+    def _fetch(self, entry: dict[str, Any], path: Path) -> None:
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            with open(partial, "wb") as file:
+                file.truncate(entry["bytes"])  # others see how much room it will take
+                size, digest = _copy(f"{self.address}/{entry['name']}", file)
+                file.truncate(size)
+            if size != entry["bytes"] or digest != entry["sha256"]:
+                raise _Passing(
+                    f"{size:,} of {entry['bytes']:,} bytes came"
+                    if size != entry["bytes"]
+                    else "its sha256 is not that of the index"
+                )
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _make_room(self, entry: dict[str, Any]) -> None:
+        if entry["bytes"] > self.limit:
+            raise Unreachable(
+                f"{entry['name']} has {entry['bytes'] / 2**30:.2f} GiB, more than the whole cache "
+                f"(dataset.cache_gib={self.limit / 2**30:g})"
+            )
+        top = self.folder.parent
+        with _locked(top / ".lock"):
+            tars: list[tuple[float, int, Path]] = []
+            for pattern in ("*/*.tar", "*/.*.partial"):
+                for path in top.glob(pattern):
+                    try:
+                        found = path.stat()
+                    except FileNotFoundError:  # another process has just finished with it
+                        continue
+                    tars.append((found.st_mtime, found.st_size, path))
+            used = sum(size for _, size, _ in tars)
+            for _, size, path in sorted(tars):
+                if used + entry["bytes"] <= self.limit:
+                    break
+                if path.suffix == ".tar":
+                    path.unlink(missing_ok=True)
+                    used -= size
+
+
+@cache
+def fetch_set(address: str, limit: int) -> Far:
+    """Fetch index and offsets of a set, once a process. Another index is another folder.
+
+    Raises:
+        DataError: they cannot be had, or do not fit each other.
+    """
+    try:
+        index = _retry(lambda: _bytes(f"{address}/index.json"), f"{address}/index.json")
+        raw = json.loads(index)
+        name = hashlib.sha256(address.encode() + index).hexdigest()[:16]
+        folder = cache_folder() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / ".lock"):
+            offsets = folder / "offsets.npy"
+            if not offsets.is_file():
+                found = _retry(lambda: _offsets(address, raw), f"{address}/offsets.npy")
+                write_atomic(offsets, found)
+            if sha256_file(offsets) != raw["offsets_sha256"]:
+                offsets.unlink()
+                raise ValueError(f"{offsets} was damaged and is removed; start again")
+            write_atomic(folder / "index.json", index)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            explain(
+                f"the set of shards at {address} cannot be opened: {error}",
+                "a folder that ganinv shard wrote, with index.json, offsets.npy and its tars",
+                "check dataset.root, the network and (for s3) AWS_ENDPOINT_URL and the keys",
+            )
+        ) from error
+    return Far(address, folder, limit)
+
+
+def _offsets(address: str, raw: dict[str, Any]) -> bytes:
+    found = _bytes(f"{address}/offsets.npy")
+    if hashlib.sha256(found).hexdigest() != raw["offsets_sha256"]:
+        raise _Passing("its sha256 is not that of the index")
+    return found
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process of the node at a time; the others wait."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _retry(fetch: Callable[[], T], what: str) -> T:
+    """Fetch, again and again while the fault may pass."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return fetch()
+        except _Passing as error:
+            reason = str(error)
+        if attempt < TRIES:
+            wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25)
+            log.warning("%s: %s; try %d of %d in %.1f s", what, reason, attempt + 1, TRIES, wait)
+            time.sleep(wait)
+    raise Unreachable(f"{what}: {reason}, {TRIES} times")
+
+
+def _bytes(address: str) -> bytes:
+    with _opened(address) as stream:
+        return _read(stream, -1)
+
+
+def _copy(address: str, file: IO[bytes]) -> tuple[int, str]:
+    """Write what comes to a file; its length and sha256."""
+    digest, size = hashlib.sha256(), 0
+    with _opened(address) as stream:
+        while chunk := _read(stream, 1 << 20):
+            digest.update(chunk)
+            file.write(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def _read(stream: Any, size: int) -> bytes:
+    try:
+        return stream.read() if size < 0 else stream.read(size)
+    except http.client.IncompleteRead as error:
+        raise _Passing(f"the connection ended early ({error})") from error
+    except Exception as error:  # what S3's client wraps has no common class but Exception
+        if isinstance(error, OSError) or type(error).__module__.startswith(("urllib3", "botocore")):
+            raise _Passing(f"{type(error).__name__}: {error}") from error
+        raise
+
+
+@contextmanager
+def _opened(address: str) -> Iterator[Any]:
+    opened = _open_s3(address) if address.startswith("s3://") else _open_http(address)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _open_http(address: str) -> Any:
+    try:
+        return urllib.request.urlopen(urllib.parse.quote(address, safe=":/%"), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code >= 500 or error.code in (408, 425, 429):
+            raise _Passing(f"the server answers {error.code} {error.reason}") from error
+        raise Unreachable(f"{address}: the server answers {error.code} {error.reason}") from error
+    except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+        raise _Passing(f"{getattr(error, 'reason', None) or error or type(error)}") from error
+
+
+@cache
+def _s3_client(process: int) -> Any:
+    """A client of this process: they must not be shared over a fork."""
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError as error:
+        raise ConfigError(
+            explain("dataset.root=s3://... without boto3", "it", 'pip install "ganinv[remote]"')
+        ) from error
+    once = {"total_max_attempts": 1}  # retried here, where it is logged
+    return boto3.client(
+        "s3", config=Config(retries=once, connect_timeout=TIMEOUT, read_timeout=TIMEOUT)
+    )
+
+
+def _open_s3(address: str) -> Any:
+    client = _s3_client(os.getpid())
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    try:
+        return client.get_object(Bucket=bucket, Key=key)["Body"]
+    except ClientError as error:
+        code = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        said = f"the store answers {code} {error.response['Error'].get('Code', '')}"
+        if code >= 500 or code in (408, 429):
+            raise _Passing(said) from error
+        raise Unreachable(f"{address}: {said}") from error
+    except NoCredentialsError as error:
+        raise Unreachable(f"{address}: no keys in the environment ({error})") from error
+    except BotoCoreError as error:
+        raise _Passing(f"{type(error).__name__}: {error}") from error
