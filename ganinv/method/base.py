@@ -29,6 +29,7 @@ from ganinv.core.errors import NotFinite, WeightsError
 from ganinv.core.image import to_unit
 from ganinv.core.interface import Batch
 from ganinv.core.seed import mix, randn_rows
+from ganinv.optimizer.scale import scaled
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -53,8 +54,7 @@ class Method(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.seed, self.accumulate, self.clip_norm = seed, accumulate, clip_norm
-        self.max_nonfinite = max_nonfinite
-        self.images_seen = 0
+        self.max_nonfinite, self.images_seen = max_nonfinite, 0
         self.nonfinite, self.nonfinite_in_a_row = 0, 0
         self.values: dict[str, Tensor] = {}  # what the last step measured
         self.shown: dict[str, float] = {}  # the numbers last logged, for the progress bar
@@ -77,6 +77,10 @@ class Method(pl.LightningModule):
         """Register a network that this method trains, under the letter its step uses."""
         setattr(self, name, network)
         self._optimizer_of[name] = optimizer
+
+    def scale_optimizers(self, k: float) -> None:
+        """Let every player's optimizer be for a k times larger batch than its numbers say."""
+        self._optimizer_of = {name: scaled(make, k) for name, make in self._optimizer_of.items()}
 
     def add_frozen(self, name: str, network: nn.Module) -> None:
         """Register a network that stays fixed, in eval mode, and out of every checkpoint."""
@@ -213,8 +217,7 @@ class Method(pl.LightningModule):
         """Leave the frozen networks out; add the clock and what identifies the run."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not self.is_frozen(k)}
-        checkpoint["images_seen"] = self.images_seen
-        checkpoint["nonfinite"] = self.nonfinite
+        checkpoint["images_seen"], checkpoint["nonfinite"] = self.images_seen, self.nonfinite
         checkpoint["ganinv"] = self.identity
 
     def refuse_other(self, checkpoint: dict[str, Any]) -> None:
@@ -232,8 +235,8 @@ class Method(pl.LightningModule):
                 f", unexpected {extra or 'nothing'}; expected the run's own encoder and method. "
                 "To fix: resume with the config stored beside the checkpoint"
             )
-        theirs = checkpoint.get("ganinv", {}).get("generator_sha256")
-        ours = self.identity.get("generator_sha256")
+        both = checkpoint.get("ganinv", {}), self.identity
+        theirs, ours = (identity.get("generator_sha256") for identity in both)
         if theirs != ours:
             raise WeightsError(
                 f"the checkpoint was trained on a generator with sha256 {str(theirs)[:12]}, this "
@@ -244,5 +247,4 @@ class Method(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the clock."""
         self.refuse_other(checkpoint)
-        self.images_seen = checkpoint["images_seen"]
-        self.nonfinite = checkpoint["nonfinite"]
+        self.images_seen, self.nonfinite = checkpoint["images_seen"], checkpoint["nonfinite"]

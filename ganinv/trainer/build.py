@@ -25,6 +25,7 @@ from ganinv.trainer.checkpoint import AtomicCheckpointIO
 from ganinv.trainer.guards import CompareRanks, KeepNotFinite
 from ganinv.trainer.instantiate import make
 from ganinv.trainer.launch import Launched, place, resolve_size
+from ganinv.trainer.optimizers import Optimizers
 from ganinv.trainer.progress import Progress
 from ganinv.trainer.quiet import quieten
 from ganinv.trainer.saver import Saver
@@ -43,6 +44,7 @@ def build_trainer(
     num_nodes: int | None,
     precision: str,
     accumulate: int,
+    tuned_for_batch: int | None,
     sync_batchnorm: bool,
     max_kimg: float,
     log_every_images: int,
@@ -66,6 +68,8 @@ def build_trainer(
         num_nodes: nodes, null likewise.
         precision: Lightning's precision name, e.g. bf16-mixed.
         accumulate: chunks a batch is cut into.
+        tuned_for_batch: images of a step, of all processes, that the optimizers' numbers are meant
+            for; other batches change them by the square root rule. None: as given.
         sync_batchnorm: batch normalisation over the images of all ranks.
         max_kimg: length of the run in thousands of images.
         log_every_images: images between two log entries.
@@ -85,7 +89,7 @@ def build_trainer(
     devices, num_nodes = resolve_size(place(), devices, num_nodes)
     several = num_nodes > 1 or devices not in (1, "1")
     strategy: Any = "auto"
-    callbacks: list[pl.Callback] = []
+    callbacks: list[pl.Callback] = [Optimizers(batch_size=batch_size, tuned_for=tuned_for_batch)]
     if several:
         _refuse_sweep(devices)
         strategy = Replicas(timeout=timedelta(minutes=timeout_minutes))

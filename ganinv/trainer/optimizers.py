@@ -1,0 +1,44 @@
+"""The optimizers' numbers: for the batch of all processes together, and from this run's config."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+
+from ganinv.core.errors import ConfigError, explain
+from ganinv.method.base import Method
+from ganinv.optimizer.scale import renew
+
+
+class Optimizers(pl.Callback):
+    """Scales every player's optimizer (`optimizer/scale.py`), also when a run goes on with another
+    number of processes.
+
+    Args:
+        batch_size: images of one process in one step.
+        tuned_for: images of a step that the numbers are meant for; None leaves them.
+
+    Raises:
+        ConfigError: no such batch.
+    """
+
+    def __init__(self, *, batch_size: int, tuned_for: int | None) -> None:
+        if tuned_for is not None and tuned_for < 1:
+            raise ConfigError(
+                explain(
+                    f"trainer.tuned_for_batch={tuned_for}",
+                    "a number of images of at least 1, or null",
+                    "set it to the batch of the recipe, 8 for pSp and e4e",
+                )
+            )
+        self.batch_size, self.tuned_for = batch_size, tuned_for
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Before the optimizers are made."""
+        assert isinstance(pl_module, Method)
+        if self.tuned_for is not None:
+            pl_module.scale_optimizers(self.batch_size * trainer.world_size / self.tuned_for)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After a checkpoint has been read."""
+        for optimizer in trainer.optimizers:
+            renew(optimizer)
