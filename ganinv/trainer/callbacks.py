@@ -96,6 +96,7 @@ class Telemetry(pl.Callback):
         self._seen, self._since = 0, time.perf_counter()
         self._waited, self._step_end = 0.0, 0.0
         self._met = 0.0  # seconds that this rank had waited for others at the last entry
+        self._reduced = 0  # bytes that it had handed to all-reduces by then
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the stopwatch."""
@@ -149,6 +150,7 @@ class Telemetry(pl.Callback):
         self._seen, self._since, self._step_end, self._waited = seen, now, now, 0.0
         if trainer.world_size > 1:
             self._met = trainer.strategy.watch.waited  # type: ignore[attr-defined]
+            self._reduced = trainer.strategy.reduced_bytes  # type: ignore[attr-defined]
 
     def _speed(self, trainer: pl.Trainer, images: int, elapsed: float) -> dict[str, float]:
         """Images a second, and what the ranks waited for: data, or one another. The rank that
@@ -163,6 +165,8 @@ class Telemetry(pl.Callback):
             found["data_wait_share_worst"] = float(rows[:, 0].max())
             found["rank_wait_share"] = float(rows[:, 1].mean())
             found["slowest_rank"] = float(rows[:, 1].argmin())
+            reduced = trainer.strategy.reduced_bytes - self._reduced  # type: ignore[attr-defined]
+            found["reduced_mib_per_step"] = reduced / 2**20 / max(1, images // step_images(trainer))
             shares = rows.mean(0).tolist()
         found["data_wait_share"] = shares[0]
         if torch.cuda.is_available():

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import pytorch_lightning as pl
 from tqdm import tqdm
 
 from ganinv.method.base import Method
+
+
+class Lines:
+    """A stream for a bar where there is no terminal: each of its states on a line of its own.
+
+    Args:
+        stream: where they go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """What the bar would have drawn over."""
+        if text.strip():
+            self._stream.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        """The stream's."""
+        self._stream.flush()
 
 
 class Progress(pl.Callback):
@@ -32,7 +52,7 @@ class Progress(pl.Callback):
                 initial=pl_module.images_seen / 1000,
                 unit="kimg",
                 dynamic_ncols=True,
-                file=sys.stderr,
+                file=sys.stderr if terminal else Lines(sys.stderr),
                 smoothing=0.05 if terminal else 1.0,  # of refreshes, which are rare in a log
                 mininterval=0.5 if terminal else 30.0,
                 bar_format="{desc}{percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} kimg "

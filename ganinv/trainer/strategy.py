@@ -60,6 +60,7 @@ class Replicas(DDPStrategy):
             timeout=2 * timeout + timedelta(minutes=1), **rest
         )  # the watch comes first
         self.patience = timeout
+        self.reduced_bytes = 0  # handed to all-reduces by this rank so far
 
     def setup_environment(self) -> None:
         """Join the other ranks; from here on they watch one another."""
@@ -85,6 +86,7 @@ class Replicas(DDPStrategy):
 
     def reduce_mean(self, tensors: list[Tensor]) -> None:
         """Average any tensors over ranks, in place: statistics that must not drift apart."""
+        self.reduced_bytes += sum(t.numel() * t.element_size() for t in tensors)
         with self.watch.meeting():
             average(tensors)
 

@@ -130,6 +130,20 @@ def test_torchrun_and_a_signal_to_its_agent(common, whole, tmp_path):
     assert {path.name for path in (folder / "logs").iterdir()} == {"rank0.log", "rank1.log"}
 
 
+def test_a_rank_that_dies_under_torchrun_is_started_again_and_the_run_goes_on(
+    common, whole, tmp_path
+):
+    """kill -9 of rank 1 at 20 images; the agent starts both ranks anew, which find their run."""
+    arguments = [*common, "trainer=ddp_multinode", "trainer.accelerator=cpu"]
+    arguments += ["trainer.precision=32-true", "dataset.batch_size=2", f"runs={tmp_path}"]
+    arguments += [a for a in common if a.startswith("trainer.")]
+    agent = torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=1")
+    out = finished(start(arguments, launcher=agent, fault="kill:1:20"))
+    (folder,) = tmp_path.iterdir()
+    assert "started again by torchrun (restart 1)" in out and f"continuing {folder} from" in out
+    assert same(whole, read_checkpoint(folder / "checkpoints" / "last.ckpt"))
+
+
 def test_two_nodes_of_torchrun(common, whole, tmp_path):
     """Two agents find one another; the result is that of two ranks of one node."""
     arguments = [*common, "trainer=ddp_multinode", "trainer.accelerator=cpu"]

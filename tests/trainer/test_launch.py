@@ -1,0 +1,133 @@
+"""Who started us, and the files in docker/: what they name exists, what they pass is understood."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+import yaml
+from torch.distributed.run import get_args_parser
+
+from ganinv.core.errors import ConfigError
+from ganinv.trainer.launch import place, resolve_size
+from tests.runs import ROOT, composed
+
+DOCKER = ROOT / "docker"
+SRUN = {
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "5",
+    "SLURM_NTASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_NNODES": "2",
+    "SLURM_JOB_ID": "77",
+    "SLURM_RESTART_COUNT": "2",
+}
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "ganinv",
+    "TORCHELASTIC_RESTART_COUNT": "1",
+    "RANK": "9",
+    "WORLD_SIZE": "16",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "8",
+    "GROUP_RANK": "1",
+}
+
+
+def test_every_launcher_is_recognised(monkeypatch):
+    monkeypatch.delenv("GANINV_DECISION", raising=False)
+    assert (place().launcher, place().rank, place().world_size) == ("script", 0, 1)
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    here = place()
+    assert (here.launcher, here.rank, here.local_rank, here.node) == ("srun", 5, 1, 1)
+    assert (here.per_node, here.nodes, here.restarts, here.job) == (4, 2, 2, "slurm-77")
+    for name, value in TORCHRUN.items():  # inside an sbatch script torchrun counts
+        monkeypatch.setenv(name, value)
+    here = place()
+    assert (here.launcher, here.rank, here.per_node, here.nodes) == ("torchrun", 9, 8, 2)
+    assert (here.restarts, here.job) == (1, "torchrun-ganinv")
+
+
+def test_numbers_come_from_the_launcher_or_agree_with_it(monkeypatch):
+    with pytest.raises(ConfigError, match="starts the ranks of one node only; expected torchrun"):
+        resolve_size(place(), None, None)
+    assert resolve_size(place(), 2, 1) == (2, 1)
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    assert resolve_size(place(), None, None) == (4, 2)
+    assert resolve_size(place(), 4, 2) == (4, 2)
+    with pytest.raises(ConfigError, match="trainer.devices=3, but srun started 4; expected the"):
+        resolve_size(place(), 3, None)
+
+
+def test_a_batch_job_shows_every_sweep_that_would_start_ranks_by_itself(monkeypatch):
+    from ganinv.trainer import build
+
+    class Sweep:
+        mode = build.RunMode.MULTIRUN
+
+    monkeypatch.setattr(build.HydraConfig, "get", lambda: Sweep)
+    with pytest.raises(ConfigError, match="trainer.devices=2 in a multirun.*submitit_slurm"):
+        build._refuse_sweep(2)
+
+
+@pytest.mark.parametrize("path", ["install.sh", "slurm.sbatch"])
+def test_scripts_are_bash(path):
+    subprocess.run(["bash", "-n", DOCKER / path], check=True)
+
+
+def commands():
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    yield compose["services"]["train"]["command"]
+    service, job = yaml.safe_load_all((DOCKER / "kubernetes.yaml").read_text())
+    assert service["spec"]["clusterIP"] == "None"
+    pod = job["spec"]["template"]["spec"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    (container,) = pod["containers"]
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}
+    command = container["command"]
+    assert f"--nnodes={job['spec']['completions']}" in command
+    assert job["spec"]["completions"] == job["spec"]["parallelism"]
+    assert f"--nproc-per-node={container['resources']['limits']['nvidia.com/gpu']}" in command
+    name, service_name = job["metadata"]["name"], service["metadata"]["name"]
+    assert f"--rdzv-endpoint={name}-0.{service_name}:29500" in command
+    grace = pod["terminationGracePeriodSeconds"]
+    (shutdown,) = [c for c in command if c.startswith("--shutdown-timeout=")]
+    assert int(shutdown.split("=")[1]) < grace
+    yield command
+
+
+@pytest.mark.parametrize("command", commands(), ids=["compose", "kubernetes"])
+def test_what_containers_run_is_understood(command):
+    """By torchrun's own parser, and train.py's options by Hydra."""
+    assert command[0] == "torchrun"
+    parsed = get_args_parser().parse_args(command[1:])
+    assert parsed.training_script == "train.py" and (ROOT / "train.py").is_file()
+    cfg = composed(parsed.training_script_args)
+    assert cfg.trainer.devices is None and cfg.resume == "auto" and cfg.run_dir.startswith("/runs")
+    assert cfg.dataset.root.endswith("/ffhq256")
+
+
+def test_the_image_holds_what_ci_tests():
+    """The Dockerfile installs by the script that .ci/run uses, from files that are there."""
+    lines = (DOCKER / "Dockerfile").read_text()
+    assert "bash docker/install.sh /venv" in lines and "USER ganinv" in lines
+    assert "bash docker/install.sh" in (ROOT / ".ci" / "run").read_text()
+    extras = re.search(r'install\.sh /venv "(\w+)"', lines)[1]
+    assert f"{extras} = [" in (ROOT / "pyproject.toml").read_text()
+    for line in re.findall(r"^COPY \S+ (.*) \S+$", lines, re.M):
+        for name in shlex.split(line):
+            assert (ROOT / name).exists(), name
+    assert re.search(r"^FROM nvidia/cuda:\d+\.\d+\.\d+-runtime-ubuntu24\.04$", lines, re.M)
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["train"]["build"]
+    assert (DOCKER / compose["context"] / compose["dockerfile"]).is_file()
+
+
+def test_the_sbatch_script_asks_for_what_a_requeue_needs():
+    text = (DOCKER / "slurm.sbatch").read_text()
+    assert "#SBATCH --requeue" in text and re.search(r"#SBATCH --signal=USR1@\d+", text)
+    assert 'srun --kill-on-bad-exit=1 python train.py trainer=ddp_multinode "$@"' in text
+    assert not re.search(r"WANDB_API_KEY=\S", text)
