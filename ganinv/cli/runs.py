@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+WIDTH = 160  # of a table that goes to no terminal
 SILENT = 600.0  # seconds without a heartbeat after which a run on another machine counts as dead
 
 
@@ -28,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table, then the commands."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -39,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
             explain(f"no folder {args.folder}", "a folder of runs", "pass it: ganinv runs FOLDER")
         )
     found = [path.parent for path in sorted(args.folder.glob("**/state.json"))]
-    table = Table(header_style="bold")
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD)
     for column in ("run", "state", "kimg", "best", "at kimg", "last sign"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "run")
     commands = []
     for folder in found:
         state = read_state(folder)
@@ -59,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
             commands.append(f"{folder.name}:\n  {resume_command(folder, state)}")
             if state.get("reason") and now == "failed":
                 commands[-1] += f"\n  failed: {state['reason'].splitlines()[0]}"
-    Console().print(table if found else f"no runs in {args.folder}")
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no edge to wrap at
+        console = Console(width=WIDTH)
+    console.print(table if found else f"no runs in {args.folder}")
     if commands:
         print("To go on:\n" + "\n".join(commands))
     return 0
@@ -85,7 +90,7 @@ def resume_command(folder: Path, state: dict[str, Any]) -> str:
 
 
 def _ago(seconds: float) -> str:
-    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+    for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {name} ago"
-    return f"{seconds:.0f} seconds ago"
+    return f"{seconds:.0f} s ago"
