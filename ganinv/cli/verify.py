@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import shutil
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,7 +28,10 @@ def add_parser(subparsers: Any) -> None:
         description="Check every tar against its sha256 and decode every image. "
         "The exit code is 1 when anything is wrong.",
     )
-    parser.add_argument("folder", type=Path, help="a set (with index.json), or a folder of sets")
+    parser.add_argument(
+        "folder",
+        help="a set (with index.json), or a folder of sets; or the address of one (https://, s3://)",
+    )
     parser.add_argument("--no-decode", action="store_true", help="sizes and sha256 only")
     parser.add_argument("--processes", type=int, metavar="N", help="default: all cores")
     parser.set_defaults(run=run)
@@ -33,10 +40,13 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the sets; print every fault."""
     from ganinv.dataset.index import read_index
+    from ganinv.dataset.remote import is_remote
     from ganinv.dataset.shard import cores
 
+    if is_remote(args.folder):
+        return _verify_far(args.folder.rstrip("/"), not args.no_decode)
     faulty = 0
-    for folder in _sets(args.folder):
+    for folder in _sets(Path(args.folder)):
         index = read_index(folder)
         faults = _faults(index, not args.no_decode, args.processes or cores())
         for fault in faults:
@@ -47,6 +57,41 @@ def run(args: argparse.Namespace) -> int:
         if faults:
             command = index.raw["origin"].get("command", "its command")
             print(f"To fix: copy the named tars again, or remove {folder} and run: {command}")
+    return 1 if faulty else 0
+
+
+def _verify_far(address: str, decode: bool) -> int:
+    """Fetch every tar anew, one at a time, into a temporary folder, and check it there."""
+    from ganinv.dataset.index import shard_faults
+    from ganinv.dataset.remote import Far, Unreachable, fetch_set
+
+    sets, refusals = [], []
+    for part in ("", "/train", "/val", "/test"):
+        try:
+            sets.append(fetch_set(address + part, 1 << 62))
+        except DataError as error:
+            refusals.append(error)
+    if not sets:
+        raise refusals[0]
+    faulty = 0
+    for far in sets:
+        index = json.loads((far.folder / "index.json").read_text())
+        faults = []
+        for number, entry in enumerate(index["shards"]):
+            with tempfile.TemporaryDirectory() as name:
+                place = Path(name) / "set"
+                shutil.copytree(far.folder, place, ignore=shutil.ignore_patterns("*.tar", ".*"))
+                try:
+                    os.close(Far(far.address, place, far.limit).open(entry))
+                    faults += shard_faults(place, number, decode) if decode else []
+                except Unreachable as error:
+                    faults.append(str(error))
+        for fault in faults:
+            print(f"BAD  {fault}", flush=True)
+        faulty += bool(faults)
+        state = f"{len(faults)} faults" if faults else "good"
+        tars, images = len(index["shards"]), index["samples"]
+        print(f"{far.address}: {tars} tars, {images:,} images: {state}", flush=True)
     return 1 if faulty else 0
 
 

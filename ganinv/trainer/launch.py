@@ -62,6 +62,11 @@ class Place:
         return self.world_size // self.nodes
 
     @property
+    def prefix(self) -> str:
+        """Of the ranks' keys in their store, which may outlive them (torchrun's)."""
+        return f"ganinv/{self.restarts}"
+
+    @property
     def job(self) -> str:
         """A name that stays the same when the launcher starts this job again."""
         slurm, torchrun = os.environ.get("SLURM_JOB_ID"), os.environ.get("TORCHELASTIC_RUN_ID")
@@ -154,7 +159,7 @@ def store() -> Store:
     if not here.external and here.rank == 0:
         kept = TCPStore("127.0.0.1", 0, is_master=True, multi_tenant=True, timeout=limit)
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(kept.port)
-        return PrefixStore("ganinv", kept)
+        return PrefixStore(here.prefix, kept)
     host, port = _address(here)
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     kept = TCPStore(
@@ -165,7 +170,7 @@ def store() -> Store:
         wait_for_workers=False,
         timeout=limit,
     )
-    return PrefixStore(f"ganinv/{here.restarts}", kept)
+    return PrefixStore(here.prefix, kept)
 
 
 def another_connection(patience: timedelta) -> Store:
@@ -179,7 +184,7 @@ def another_connection(patience: timedelta) -> Store:
         wait_for_workers=False,
         timeout=patience,
     )
-    return PrefixStore(f"ganinv/{here.restarts}" if here.external else "ganinv", kept)
+    return PrefixStore(here.prefix, kept)
 
 
 def agree(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:

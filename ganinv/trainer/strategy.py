@@ -13,6 +13,7 @@ of a step is a function of the clock, which all ranks share.
 
 from __future__ import annotations
 
+import atexit
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from ganinv.trainer.launch import store
 from ganinv.trainer.watch import Watch
 
 BUCKET_BYTES = 64 << 20
@@ -42,6 +44,12 @@ def average(tensors: list[Tensor]) -> None:
             for t, part in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
                 t.copy_(part.view_as(t))
             bucket, size = [], 0
+
+
+def _leave() -> None:
+    """NCCL wants to be told."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Replicas(DDPStrategy):
@@ -72,6 +80,24 @@ class Replicas(DDPStrategy):
         )
         self.watch.children = getattr(self.launcher, "procs", [])
         self.watch.start()
+
+    def setup_distributed(self) -> None:
+        """Join the process group through the ranks' own store, whose keys begin anew each time that
+        a launcher starts the ranks: torchrun's store still knows the dead ranks' addresses."""
+        self.set_world_ranks()
+        if not dist.is_initialized():
+            backend, device = self._get_process_group_backend(), self.root_device
+            dist.init_process_group(
+                backend,
+                store=dist.PrefixStore("group", store()),  # type: ignore[attr-defined]
+                rank=self.global_rank,
+                world_size=self.world_size,
+                timeout=self._timeout,
+                device_id=None if device.type == "cpu" else device,
+            )
+            if backend == "nccl":
+                atexit.register(_leave)
+        super().setup_distributed()
 
     def configure_ddp(self) -> None:
         """Start every rank from rank 0's weights; the module itself stays unwrapped."""

@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 
+from ganinv.cli.main import main
 from ganinv.core.errors import ConfigError, DataError
 from ganinv.core.io import sha256_file
 from ganinv.dataset import remote
@@ -192,6 +193,19 @@ def test_addresses_with_secrets_or_of_another_kind_are_refused(address, words):
         data_of(address)
     assert "word" not in str(refused.value).replace("password", "")
     assert "hidden" not in str(refused.value)
+
+
+def test_ganinv_verify_reads_a_set_from_afar(root, server, capsys):
+    assert main(["verify", server.address]) == 0
+    out = capsys.readouterr().out
+    assert f"{server.address}/train: 4 tars, 24 images: good" in out
+    assert f"{server.address}/val: 2 tars, 5 images: good" in out
+    (root / "train" / "000003.tar").unlink()
+    assert main(["verify", f"{server.address}/train", "--no-decode"]) == 1
+    out = capsys.readouterr().out
+    assert "BAD  " in out and "000003.tar: the server answers 404" in out and "1 faults" in out
+    assert main(["verify", f"{server.address}/nothing"]) == 1
+    assert "nothing cannot be opened" in capsys.readouterr().err
 
 
 @pytest.fixture

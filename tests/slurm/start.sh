@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Starts a SLURM of one node on this machine, as root, by hand: Debian's slurmctld, slurmd,
-# slurm-client and munge must be installed. `stop` ends it. Its files are in /tmp/ganinv-slurm.
+# Starts a SLURM of one node on this machine, as root: Debian's slurmctld, slurmd, slurm-client and
+# munge must be installed. `stop` ends it. All its files, its configuration and its key are in
+# /tmp/ganinv-slurm: a SLURM that this machine may belong to is left alone. To talk to it:
+#   export SLURM_CONF=/tmp/ganinv-slurm/slurm.conf
 set -euo pipefail
+export PATH=$PATH:/usr/sbin
 home=/tmp/ganinv-slurm
+export SLURM_CONF=$home/slurm.conf
 
 stop() {
     for name in slurmd slurmctld munged; do
@@ -13,27 +17,16 @@ stop() {
     done
 }
 
-if [[ ${1:-start} == stop ]]; then
-    stop
-    exit
-fi
-
 stop
+[[ ${1:-start} == stop ]] && exit
 rm -rf "$home"
-mkdir -p "$home"/{ctld,d} /run/munge
-chown munge: /run/munge
-chmod 755 /run/munge
-host=$(hostname -s)
-grep -qw "$host" /etc/hosts || echo "127.0.0.1 $host" >>/etc/hosts
-[[ -s /etc/munge/munge.key ]] || { dd if=/dev/urandom of=/etc/munge/munge.key bs=1024 count=1 status=none; }
-chown munge: /etc/munge/munge.key
-chmod 400 /etc/munge/munge.key
-
-mkdir -p /etc/slurm
-cat >/etc/slurm/slurm.conf <<CONF
+mkdir -p "$home"/{ctld,d}
+chmod 755 "$home"
+cat >"$SLURM_CONF" <<CONF
 ClusterName=ganinv
-SlurmctldHost=$host(127.0.0.1)
+SlurmctldHost=$(hostname -s)(127.0.0.1)
 SlurmUser=root
+AuthInfo=socket=$home/munge.socket
 SlurmctldPort=16817
 SlurmdPort=16818
 StateSaveLocation=$home/ctld
@@ -49,23 +42,22 @@ JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
+SlurmdParameters=config_overrides
 ReturnToService=2
 MpiDefault=none
-SlurmdParameters=config_overrides
 KillWait=60
-NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 State=UNKNOWN
-PartitionName=debug Nodes=$host Default=YES MaxTime=INFINITE OverSubscribe=FORCE:4 State=UP
+NodeName=localhost NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000
+PartitionName=debug Nodes=localhost Default=YES MaxTime=INFINITE OverSubscribe=FORCE:4 State=UP
 CONF
 
-runuser -u munge -- munged --force --pid-file "$home/munged.pid" 2>/dev/null ||
-    runuser -u munge -- munged --force
-pgrep -n munged >"$home/munged.pid"
+head -c 1024 /dev/urandom >"$home/munge.key"
+chmod 400 "$home/munge.key"
+munged --force --key-file="$home/munge.key" --socket="$home/munge.socket" \
+    --pid-file="$home/munged.pid" --log-file="$home/munged.log" --seed-file="$home/munged.seed"
 slurmctld -c
-slurmd -c
+slurmd -c -N localhost
 for _ in $(seq 40); do
-    if [[ $(sinfo -h -o %T 2>/dev/null) == idle ]]; then
-        exit
-    fi
+    [[ $(sinfo -h -o %T 2>/dev/null) == idle ]] && exit
     sleep 0.5
 done
 echo "SLURM did not come up; see $home/*.log" >&2

@@ -35,7 +35,9 @@ def slurm():
     done = subprocess.run(["bash", START], capture_output=True, text=True, timeout=90)
     if done.returncode:
         pytest.skip(f"SLURM did not start: {done.stderr.strip()}")
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", "/tmp/ganinv-slurm/slurm.conf")
+        yield
     subprocess.run(["bash", START, "stop"], timeout=90)
 
 

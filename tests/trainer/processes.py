@@ -14,8 +14,8 @@ FAULTS = Path(__file__).parent / "faults"
 
 def environment(fault: str = "") -> dict[str, str]:
     """One thread a process, and perhaps a fault: `what:rank:images` (see faults/)."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GANINV_RUN", "SLURM_"))}
-    kept.pop("GANINV_DECISION", None)
+    stale = ("GANINV_RUN", "GANINV_DECISION", "SLURM_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(stale) or k == "SLURM_CONF"}
     paths = [str(FAULTS)] * bool(fault) + [str(ROOT)]
     added = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     return kept | added | {"GANINV_TEST_FAULT": fault}

@@ -1,4 +1,4 @@
-"""Real processes: N of batch b equal one of batch N b, and a run over two resumes bit for bit.
+"""Real processes: N of batch b equal one of batch N b, and any number goes on where another was.
 
 Started by script, as a user would: rank 0 starts the other ranks. Batch normalisation is
 synchronised; the GAN's minibatch deviation, which no number of ranks could reproduce, is over
@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from ganinv.dataset.module import AvatarData
 from ganinv.trainer.build import build_method
 from ganinv.trainer.checkpoint import read_checkpoint
-from tests.runs import composed, differences, overrides
+from tests.runs import composed, overrides
 from tests.trainer import processes
 
 SHARE = 0.005  # of what training moved; Adam and Ranger make much of rounding in small gradients
@@ -99,18 +99,6 @@ def norms(player, start, one, two):
     keys = [k for k in keys if one[k].is_floating_point()]
     moved = torch.stack([(one[k] - start[k]).norm() for k in keys]).norm()
     return moved, torch.stack([(one[k] - two[k]).norm() for k in keys]).norm()
-
-
-@pytest.mark.ddp
-def test_a_run_over_two_processes_resumes_bit_for_bit(assets, tmp_path):
-    """e4e: pools, two players, batch statistics of each rank's own."""
-    common = arguments("e4e", assets, 2, 2, "trainer.sync_batchnorm=false")
-    whole, _ = launch(common, tmp_path / "whole")
-    launch([*common, "trainer.max_kimg=0.012"], tmp_path / "half")
-    last = tmp_path / "half" / "checkpoints" / "last.ckpt"
-    resumed, _ = launch([*common, f"resume={last}"], tmp_path / "half")
-    assert not differences(whole["state_dict"], resumed["state_dict"])
-    assert not differences(whole["optimizer_states"], resumed["optimizer_states"])
 
 
 @pytest.mark.ddp

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from ganinv.cli.runs import condition
 from ganinv.trainer.checkpoint import read_checkpoint
 from ganinv.trainer.state import read_state
 from tests.runs import differences, overrides
@@ -18,7 +19,8 @@ TWO = ["trainer.devices=2", "dataset.batch_size=2"]
 
 @pytest.fixture(scope="module")
 def common(assets):
-    return overrides("psp", *assets)
+    """e4e: two players, pools, opening stages, each rank's own batch statistics."""
+    return overrides("e4e", *assets)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,17 @@ def test_a_killed_rank_is_named_and_the_run_repeats_bit_for_bit_from_a_sound_che
     assert re.search(r"last.ckpt is damaged \(cut short.*using previous.ckpt instead", out), out
     assert same(whole, read_checkpoint(last))
     assert (folder / "logs" / "rank1.log").read_text().count("--- ") == 2
+
+
+def test_a_run_whose_every_process_was_killed_goes_on(common, tmp_path):
+    """Nobody was left to say anything: `ganinv runs` knows, and resume=auto repeats it."""
+    folder = tmp_path / "run"
+    launch(common, folder, code=-signal.SIGKILL, fault="kill:0:20")
+    assert condition(read_state(folder)) == "dead"
+    launch([*common, "resume=auto"], folder)
+    launch(common, tmp_path / "whole")
+    ends = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("run", "whole")]
+    assert same(*map(read_checkpoint, ends)) and condition(read_state(folder)) == "finished"
 
 
 def test_a_rank_that_hangs_is_named_and_shows_where(common, tmp_path):
