@@ -8,7 +8,7 @@ Source: Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Alg
 
 The averages then remember as many images as before, not as many steps; Ranger's rectification, a
 warm-up over 2 / (1 - beta2) steps, lasts as many images, too. A beta that would be negative is 0:
-from there on the rule does not hold any more.
+from there on the rule does not hold any more; what was tried is in docs/LOG.md.
 """
 
 from __future__ import annotations

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytorch_lightning as pl
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.method.base import Method
 from ganinv.optimizer.scale import renew
+
+log = logging.getLogger(__name__)
+
+LARGEST = 4.0  # times the batch that the rule was tried for with success
 
 
 class Optimizers(pl.Callback):
@@ -36,7 +42,15 @@ class Optimizers(pl.Callback):
         """Before the optimizers are made."""
         assert isinstance(pl_module, Method)
         if self.tuned_for is not None:
-            pl_module.scale_optimizers(self.batch_size * trainer.world_size / self.tuned_for)
+            k = self.batch_size * trainer.world_size / self.tuned_for
+            pl_module.scale_optimizers(k)
+            if k > LARGEST and trainer.is_global_zero:
+                log.warning(
+                    "a batch of %d images is %g times that of trainer.tuned_for_batch: up to %g "
+                    "times was tried and held, 16 times diverged (docs/LOG.md); a smaller batch or "
+                    "a larger tuned_for_batch changes less",
+                    self.batch_size * trainer.world_size, k, LARGEST,
+                )  # fmt: skip
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After a checkpoint has been read."""

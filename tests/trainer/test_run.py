@@ -360,3 +360,20 @@ def test_a_shard_that_goes_bad_while_running(assets, tmp_path, monkeypatch, faul
     shutil.rmtree(next(tmp_path.glob("avatars64-*")))
     with pytest.raises(DataError, match="unreadable images among 20 of .*00000[34].tar sample"):
         run([*arguments, f"run_dir={tmp_path / 'other'}"])
+
+
+def test_a_larger_batch_changes_every_player_s_optimizer(assets, tmp_path, caplog):
+    """Batches of 4 of a recipe for 1: the rates double, in the log and in the checkpoint."""
+    extra = ["trainer.tuned_for_batch=1", "optimizer.lr=1e-4", "trainer.max_kimg=0.008"]
+    checkpoint = read_checkpoint(trained("e4e", assets, tmp_path / "run", *extra))
+    rates = [state["param_groups"][0]["lr"] for state in checkpoint["optimizer_states"]]
+    assert rates == pytest.approx([2e-4, 4e-5])
+    betas = checkpoint["optimizer_states"][0]["param_groups"][0]["betas"]
+    assert betas == pytest.approx((0.8, 0.996)) and "diverged" not in caplog.text
+    rows = list(csv.DictReader(open(tmp_path / "run" / "metrics.csv")))
+    assert float(next(r["lr/E"] for r in rows if r["lr/E"])) == pytest.approx(2e-4)
+    trained("psp", assets, tmp_path / "far", *extra[:2], "trainer.max_kimg=0.004",
+            "dataset.batch_size=8")  # fmt: skip
+    assert "is 8 times that of trainer.tuned_for_batch" in caplog.text
+    with pytest.raises(ConfigError, match="trainer.tuned_for_batch=0; expected a number of images"):
+        trained("psp", assets, tmp_path / "none", "trainer.tuned_for_batch=0")
