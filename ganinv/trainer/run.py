@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import secrets
 import signal
@@ -24,6 +25,7 @@ from ganinv.trainer.launch import Place, agree, place
 from ganinv.trainer.state import beginning, read_state, update_state
 
 ENVIRONMENT = "GANINV_RUN_DIR"  # the same as run_dir=..., for job scripts
+ALIVE = 30.0  # seconds since the last heartbeat of a run that is there
 
 
 @dataclass
@@ -137,10 +139,13 @@ def _of_job(runs: Path, job: str) -> Path | None:
 
 
 def _new_folder(runs: Path, name: str) -> Path:
-    """`<time>-<name>`, a number behind it in a multirun or when that is taken."""
+    """`<time>-<name>`, behind it the number in a multirun and SLURM's of the job, for jobs of an
+    array start in one second; and another number when that is taken."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     hydra = HydraConfig.get()
-    suffix = f"-{hydra.job.num}" if hydra.mode == RunMode.MULTIRUN else ""
+    numbers = [str(hydra.job.num)] if hydra.mode == RunMode.MULTIRUN else []
+    numbers += [f"j{job}"] if (job := os.environ.get("SLURM_JOB_ID")) else []
+    suffix = f"-{'_'.join(numbers)}" if numbers else ""
     folder, again = runs / f"{stamp}-{name}{suffix}", 2
     while folder.exists():
         folder, again = runs / f"{stamp}-{name}{suffix}_{again}", again + 1
@@ -174,6 +179,8 @@ def begin(run: Run) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
+    if run.resume is None:
+        _refuse_shared(run.folder)
     text = OmegaConf.to_yaml(OmegaConf.create(run.config)).encode()
     path = run.folder / "config.yaml"
     if path.is_file() and path.read_bytes() != text:
@@ -185,6 +192,23 @@ def begin(run: Run) -> None:
         update_state(run.folder, **beginning(place().job, run.wandb_id, length))
     except OSError as error:
         _unwritable(run.folder, str(error))
+
+
+def _refuse_shared(folder: Path) -> None:
+    """Two runs that were started in one second chose one name before either had its folder."""
+    other = read_state(folder)
+    if other.get("state") not in ("starting", "running") or other["job"] == place().job:
+        return
+    here = other["host"] == platform.node()
+    gone = here and not Path(f"/proc/{other['pid']}").exists() and Path("/proc/self").exists()
+    if not gone and time.time() - other["time"] < ALIVE:
+        raise ConfigError(
+            explain(
+                f"{folder}, where another run ({other['job']}) has begun meanwhile",
+                "a folder for each run",
+                "start this one again, or pass run_dir=...; nothing was overwritten",
+            )
+        )
 
 
 @rank_zero_only

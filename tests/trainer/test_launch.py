@@ -1,5 +1,6 @@
 """Who started us, and the files in docker/: what they name exists, what they pass is understood."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,8 @@ from torch.distributed.run import get_args_parser
 
 from ganinv.core.errors import ConfigError
 from ganinv.trainer.launch import place, resolve_size
+from ganinv.trainer.run import begin, newest_unfinished, open_run
+from ganinv.trainer.state import update_state
 from tests.runs import ROOT, composed
 
 DOCKER = ROOT / "docker"
@@ -131,3 +134,30 @@ def test_the_sbatch_script_asks_for_what_a_requeue_needs():
     assert "#SBATCH --requeue" in text and re.search(r"#SBATCH --signal=USR1@\d+", text)
     assert 'srun --kill-on-bad-exit=1 python train.py trainer=ddp_multinode "$@"' in text
     assert not re.search(r"WANDB_API_KEY=\S", text)
+
+
+def test_jobs_of_one_second_have_folders_of_their_own(monkeypatch, tmp_path):
+    """SLURM starts an array's jobs together; two other runs notice that they chose one name."""
+    cfg = composed(["logger=csv", f"runs={tmp_path}"])
+    monkeypatch.setattr("ganinv.trainer.run.time.strftime", lambda form: "20260101-000000")
+    first, second = open_run(cfg), open_run(cfg)
+    assert first.folder == second.folder
+    begin(first)
+    update_state(first.folder, job="another", pid=os.getppid())
+    with pytest.raises(ConfigError, match=r"another run \(another\) has begun meanwhile"):
+        begin(second)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    update_state(first.folder, job="another", pid=gone.pid)  # it died: the folder is free again
+    begin(second)
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    folders = [open_run(cfg).folder]
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    folders.append(open_run(cfg).folder)
+    assert [folder.name for folder in folders] == [
+        "20260101-000000-psp-avatars64-j41",
+        "20260101-000000-psp-avatars64-j42",
+    ]
+    (folders[1] / "checkpoints").mkdir(parents=True)
+    (folders[1] / "checkpoints" / "last.ckpt").write_bytes(b"")
+    assert newest_unfinished(tmp_path, "psp-avatars64") == folders[1]
