@@ -79,6 +79,7 @@ def test_a_rank_that_hangs_is_named_and_shows_where(common, tmp_path):
     assert "rank 1 stands here" in log and 'sitecustomize.py", line' in log
 
 
+@pytest.mark.long
 def test_a_rank_whose_process_is_stopped_is_named(common, tmp_path):
     extra = ["trainer.timeout_minutes=0.1"]
     out = launch([*common, *TWO, *extra], tmp_path / "run", code=None, fault="stop:1:8")
