@@ -256,7 +256,10 @@ def test_stylegan3_is_a_generator_like_any_other(assets, tmp_path):
     generator = stylegan3(resolution=64)
     file = tmp_path / "stylegan3.safetensors"
     save_bundle(file, generator, {"recipe": "random weights for tests"})
-    last = trained("psp", (file, assets[1]), tmp_path / "run", "trainer.max_kimg=0.008")
+    extra = ["trainer.max_kimg=0.008", "generator.kind=stylegan3_t"]
+    with pytest.raises(WeightsError, match="of kind stylegan3_t; expected one of kind stylegan2"):
+        trained("psp", (file, assets[1]), tmp_path / "run", *extra[:1])
+    last = trained("psp", (file, assets[1]), tmp_path / "run", *extra)
     again = load_trained(last)
     assert again.method.generator.num_ws == generator.num_ws
     x = torch.rand(2, 3, 64, 64) * 2 - 1

@@ -67,7 +67,7 @@ def test_the_table_of_runs(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     states = {"alive": "running", "killed": "dead", "stopped": "interrupted", "broken": "failed"}
     for name, state in (states | {"done": "finished", "far": "dead"}).items():
-        assert re.search(rf"{name} +│ {state} +│ 4.00 of 16 +│ total 0.25 +│ 2.00 ", out), name
+        assert re.search(rf"{name} +{state} +4.00 of 16 +total 0.25 +2.00 ", out), name
     command = f"python train.py 'name=a b' run_dir={tmp_path / 'killed'} resume=auto"
     assert command in out and "failed: RunError: rank 1 was killed" in out
     assert f"run_dir={tmp_path / 'done'}" not in out and f"run_dir={tmp_path / 'alive'}" not in out
