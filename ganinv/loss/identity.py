@@ -35,7 +35,7 @@ class Identity(Term):
 
     def __init__(self, *, weight: float, region: Sequence[int] | None, backbone: nn.Module) -> None:
         super().__init__(weight=weight)
-        refuse_missing(region, "identity")
+        refuse_missing(region, "identity", "loss.identity=null")
         assert region is not None
         self.region = tuple(int(edge) for edge in region)
         self.backbone = backbone.eval().requires_grad_(False)

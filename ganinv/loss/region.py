@@ -36,7 +36,7 @@ def crop(image: Tensor, region: Sequence[int]) -> Tensor:
     return image[..., top:bottom, left:right]
 
 
-def refuse_missing(region: Sequence[int] | None, term: str) -> None:
+def refuse_missing(region: Sequence[int] | None, term: str, leave: str) -> None:
     """Called by terms that need a region.
 
     Raises:
@@ -48,7 +48,7 @@ def refuse_missing(region: Sequence[int] | None, term: str) -> None:
                 f"{term} on a dataset that does not say where the face is",
                 "dataset.regions.face=[top,bottom,left,right] in px of its aligned images; "
                 "[35,223,32,220] for faces aligned as FFHQ's, at 256 px",
-                f"set it, or leave the term out (loss.{term}=null)",
+                f"set it, or leave the term out ({leave})",
             )
         )
 
@@ -69,7 +69,7 @@ class Region(Term):
 
     def __init__(self, *, weight: float, region: Sequence[int] | None, term: Term) -> None:
         super().__init__(weight=weight)
-        refuse_missing(region, "region")
+        refuse_missing(region, "a term on a region", "set it to null")
         assert region is not None
         if term.weight != 1:
             raise ConfigError(

@@ -1,7 +1,7 @@
 """Similarity: the cosine distance of two images under a network that embeds whole images.
 
-Source: Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXiv 2102.02766, eq. 9:
-pSp's identity term where there are no faces, with MoCo v2 in place of ArcFace
+Source: Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXiv 2102.02766, sec.
+4: pSp's identity term where there are no faces, with MoCo v2 in place of ArcFace
 (`backbone/moco.py`); weight 0.5 in the released commands.
 
 Differs from the released code in: the target is embedded once, without a graph.

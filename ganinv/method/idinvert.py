@@ -20,6 +20,7 @@ players decay as 0.8^(images seen / `decay_every`).
 Differs from the released code in: D moves on the x_hat that E was just trained on, which saves a
 forward pass of E and G a step and moves E's running statistics once; noise is the generator's
 stored one; mirroring is decided once an image. By default adversarial_form is wgan_gp.
+`start_spread`, off by default, is ours.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class IDInvert(Inverting):
         adversarial_weight: factor of A_E.
         gamma: of the penalty, which is taken every step.
         decay_every: images in which the rates fall to 0.8 of themselves; None: constant rates.
-        start_spread: E's codes start as w_avg plus this many deviations of w; None: as N(0,1), the
-            released start, which costs thousands of steps where w is distributed otherwise.
+        start_spread: E's codes start as w's mean and this many deviations of it; None: as N(0,1),
+            the released start, far from a w that is distributed otherwise (docs/LOG.md).
     """
 
     D: nn.Module

@@ -9,6 +9,7 @@ Source: Richardson et al., arXiv 2008.00951, sec. 4 and app. B: one encoder, sev
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -17,12 +18,13 @@ from torch import Tensor
 from ganinv.core.interface import SourceKind
 
 
-class Task:
+class Task(ABC):
     """A task. Every random choice is a function of a seed of the image's place in the stream."""
 
     channels: int  # C
     reads: ClassVar[SourceKind | None] = None  # what the dataset must store beside the target
 
+    @abstractmethod
     def __call__(
         self, x: Tensor, source: Tensor | None, seeds: Sequence[int], training: bool
     ) -> Tensor:
@@ -34,11 +36,10 @@ class Task:
             seeds: one an image.
             training: False in validation and evaluation.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, source: Tensor) -> Tensor:
         """s [B,C,H,W] of a user's own inputs, uint8 [B,C0,H,W], of which no target is known."""
-        raise NotImplementedError
 
     def picture(self, s: Tensor) -> Tensor:
         """s as an image [B,3,H,W] in [-1,1], for grids and reports."""
