@@ -89,7 +89,10 @@ def build_trainer(
     devices, num_nodes = resolve_size(place(), devices, num_nodes)
     several = num_nodes > 1 or devices not in (1, "1")
     strategy: Any = "auto"
-    callbacks: list[pl.Callback] = [Optimizers(batch_size=batch_size, tuned_for=tuned_for_batch)]
+    callbacks: list[pl.Callback] = [
+        Optimizers(batch_size=batch_size, tuned_for=tuned_for_batch),
+        KeepNotFinite(run_dir=run_dir),  # saves before Watching lets the other ranks go
+    ]
     if several:
         _refuse_sweep(devices)
         strategy = Replicas(timeout=timedelta(minutes=timeout_minutes))
@@ -103,7 +106,6 @@ def build_trainer(
             keep_best=keep_best,
         ),
         State(run_dir=run_dir),
-        KeepNotFinite(run_dir=run_dir),
         Progress(max_images=round(max_kimg * 1000)),
     ]
     if sync_batchnorm:

@@ -93,8 +93,8 @@ def _write(path: Path, content: memoryview) -> None:
             explain(
                 f"the checkpoint {path} ({len(content) / 2**20:.1f} MiB) could not be written: "
                 f"{error.strerror or error}; {free} free there",
-                "room for it; the checkpoints written before are untouched",
-                "make room, then python train.py <same options> resume=auto",
+                "a disk that takes it; the checkpoints written before are untouched",
+                "make room or make it writable, then python train.py <same options> resume=auto",
             )
         ) from error
 

@@ -93,7 +93,8 @@ class CompareRanks(pl.Callback):
 class KeepNotFinite(pl.Callback):
     """When losses stay NaN or Inf: saves the batch and what was measured on it.
 
-    Every rank whose own numbers are not finite writes, and rank 0:
+    Every rank whose own losses are not finite writes, and rank 0; every rank, if no loss shows what
+    the gradients have:
     `nonfinite-<images seen>-rank<N>.pt` with `batch`, `values`, `images_seen` and `rank`, for
     `torch.load(..., weights_only=True)`.
 
@@ -128,14 +129,20 @@ class KeepNotFinite(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Save, if this is why the run ends."""
-        if not isinstance(exception, NotFinite):
-            return
+        """Save, if this is why the run ends; gradients are averaged, so it ends on all ranks."""
+        if isinstance(exception, NotFinite):
+            self._save(trainer, pl_module, exception)
+            trainer.strategy.barrier()  # a launcher ends the others as soon as one has ended
+
+    def _save(self, trainer: pl.Trainer, pl_module: Any, exception: NotFinite) -> None:
         assert isinstance(pl_module, Method)
         values = {name: value.detach().cpu() for name, value in pl_module.values.items()}
         finite = all(bool(v.isfinite().all()) for n, v in values.items() if "grad_norm" not in n)
-        rank = trainer.global_rank
-        if finite and rank > 0:
+        rank, device = trainer.global_rank, pl_module.device
+        guilty = trainer.strategy.reduce(
+            torch.tensor(float(not finite), device=device), None, "sum"
+        )
+        if finite and rank > 0 and guilty:
             return
         seen = pl_module.images_seen
         path = self.run_dir / f"nonfinite-{seen:09d}-rank{rank}.pt"

@@ -25,7 +25,8 @@ from ganinv.trainer.launch import Place, agree, place
 from ganinv.trainer.state import beginning, read_state, update_state
 
 ENVIRONMENT = "GANINV_RUN_DIR"  # the same as run_dir=..., for job scripts
-ALIVE = 30.0  # seconds since the last heartbeat of a run that is there
+ALIVE = 30.0  # seconds since the last heartbeat of a run that is there, on another machine
+HERE = 3600.0  # the same where its process is seen: a validation may be long, a number used again
 
 
 @dataclass
@@ -119,7 +120,8 @@ def _newest(folder: Path) -> Path | None:
 
 
 def newest_unfinished(runs: Path, name: str) -> Path | None:
-    """The newest folder `<time>-<name>` in `runs` that has checkpoints and did not finish."""
+    """The newest folder `<time>-<name>` in `runs` that has checkpoints, did not finish, and in
+    which no other job trains now."""
     pattern = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}(-\w+)?")
     found = [
         folder
@@ -128,7 +130,11 @@ def newest_unfinished(runs: Path, name: str) -> Path | None:
         and any((folder / "checkpoints").glob("*.ckpt"))
         and not (folder / "finished").exists()
     ]
-    return max(found, key=lambda folder: folder.name, default=None)
+    for folder in sorted(found, key=lambda folder: folder.name, reverse=True):
+        if not _in_use(read_state(folder)):
+            return folder
+        _say(f"resume=auto: {folder} is left alone, another run is under way there")
+    return None
 
 
 def _of_job(runs: Path, job: str) -> Path | None:
@@ -179,13 +185,14 @@ def begin(run: Run) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    if run.resume is None:
-        _refuse_shared(run.folder)
+    _refuse_shared(run.folder)
     text = OmegaConf.to_yaml(OmegaConf.create(run.config)).encode()
     path = run.folder / "config.yaml"
     if path.is_file() and path.read_bytes() != text:
         path = run.folder / f"config-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
     try:
+        for unfinished in run.checkpoints.glob(".*.ckpt*"):  # of a run killed while it wrote
+            unfinished.unlink()
         write_atomic(path, text)
         (run.folder / "finished").unlink(missing_ok=True)  # a longer run goes on after its end
         length = float(run.config["trainer"]["max_kimg"])
@@ -194,19 +201,29 @@ def begin(run: Run) -> None:
         _unwritable(run.folder, str(error))
 
 
-def _refuse_shared(folder: Path) -> None:
-    """Two runs that were started in one second chose one name before either had its folder."""
-    other = read_state(folder)
+def _in_use(other: dict[str, Any]) -> bool:
+    """Whether another job than this one trains in the folder of this state, as far as can be seen
+    from here."""
     if other.get("state") not in ("starting", "running") or other["job"] == place().job:
-        return
-    here = other["host"] == platform.node()
-    gone = here and not Path(f"/proc/{other['pid']}").exists() and Path("/proc/self").exists()
-    if not gone and time.time() - other["time"] < ALIVE:
+        return False
+    age = time.time() - other["time"]
+    if other["host"] != platform.node() or not Path("/proc/self").exists():
+        return age < ALIVE
+    return Path(f"/proc/{other['pid']}").exists() and age < HERE
+
+
+def _refuse_shared(folder: Path) -> None:
+    """Two runs in one folder would overwrite each other: one that is resumed while it still runs,
+    or two that were started in one second and chose one name."""
+    other = read_state(folder)
+    if _in_use(other):
         raise ConfigError(
             explain(
-                f"{folder}, where another run ({other['job']}) has begun meanwhile",
+                f"{folder}, where another run ({other['job']}, process {other['pid']} on "
+                f"{other['host']}) is under way",
                 "a folder for each run",
-                "start this one again, or pass run_dir=...; nothing was overwritten",
+                "stop that one first, pass run_dir=..., or, if it died on another machine, start "
+                f"again in {ALIVE:.0f} s; nothing was overwritten",
             )
         )
 

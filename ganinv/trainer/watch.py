@@ -37,6 +37,7 @@ from ganinv.trainer.logs import say_aloud
 
 EXIT_CODE = 70
 POLL = 2.0  # seconds
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)  # full, ill or gone
 SILENT = 60.0  # seconds without a heartbeat after which a rank counts as dead
 
 
@@ -262,11 +263,11 @@ def explained(trainer: pl.Trainer) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK:
             raise
         given = f"{error.filename or 'a log, a table or a picture of the run'}: {error.strerror}"
-        todo = "make room, then the same command with resume=auto"
-        raise RunError(explain(given, "room for what a run writes", todo)) from error
+        todo = "make room or make it writable, then the same command with resume=auto"
+        raise RunError(explain(given, "a disk that takes what a run writes", todo)) from error
     except RuntimeError as error:
         watch = getattr(trainer.strategy, "watch", None)
         if watch is None or not _is_lost_connection(error):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import runpy
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.runs import ROOT
+from tests.trainer.faults import sitecustomize as faults
 
 FAULTS = Path(__file__).parent / "faults"
 
@@ -55,3 +61,60 @@ def launch(arguments: list[str], folder: Path, code: int | None = 0, fault: str 
 def torchrun(*options: str) -> tuple[str, ...]:
     """torchrun of this environment."""
     return (sys.executable, "-m", "torch.distributed.run", *options)
+
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload([__name__])
+
+
+def launch_ready(
+    arguments: list[str], folder: Path, code: int | None = 0, fault: str = "", ranks: int = 1
+) -> str:
+    """`launch`, but its processes are forked from one that has imported everything: ten of them
+    take as long as an interpreter that starts from nothing. Several ranks are told of each other
+    the way torchrun does it.
+
+    A run that must fail (None) fails on every rank; another code is rank 0's.
+    """
+    said = folder.with_suffix(".txt")
+    said.write_text("")
+    elastic = {"TORCHELASTIC_RUN_ID": folder.name, "TORCHELASTIC_RESTART_COUNT": "0"}
+    elastic |= {"WORLD_SIZE": f"{ranks}", "LOCAL_WORLD_SIZE": f"{ranks}", "GROUP_RANK": "0"}
+    elastic |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{_free_port()}"}
+    processes = []
+    for rank in range(ranks):
+        place = elastic | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} if ranks > 1 else {}
+        words = [*arguments, f"trainer.devices={ranks}", f"run_dir={folder}"]
+        processes.append(_server.Process(target=_train, args=(words, fault, said, place)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # for the server, which starts with the first
+        for process in processes:
+            process.start()
+    for process in processes:
+        process.join(300)
+    codes = [process.exitcode for process in processes]
+    good = all(codes) if code is None else codes[0] == code
+    assert good, f"exit codes {codes}\n{said.read_text()}"
+    return said.read_text()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _train(arguments: list[str], fault: str, said: Path, place: dict[str, str]) -> None:
+    """In the new process: what `python train.py arguments` does."""
+    with said.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    wanted = environment(fault) | place
+    for name in set(os.environ) - set(wanted):
+        del os.environ[name]
+    os.environ.update(wanted)
+    os.chdir(ROOT)
+    sys.argv = ["train.py", *arguments]
+    if fault:
+        faults.install(fault)
+    runpy.run_path("train.py", run_name="__main__")

@@ -11,7 +11,7 @@ from ganinv.cli.runs import condition
 from ganinv.trainer.checkpoint import read_checkpoint
 from ganinv.trainer.state import read_state
 from tests.runs import differences, overrides
-from tests.trainer.processes import finished, launch, start, torchrun
+from tests.trainer.processes import finished, launch, launch_ready, start, torchrun
 
 pytestmark = [pytest.mark.ddp]
 TWO = ["trainer.devices=2", "dataset.batch_size=2"]
@@ -27,7 +27,7 @@ def common(assets):
 def whole(common, tmp_path_factory):
     """The last checkpoint of an undisturbed run on two ranks."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    launch([*common, *TWO], folder)
+    launch_ready([*common, *TWO], folder, ranks=2)
     return read_checkpoint(folder / "checkpoints" / "last.ckpt")
 
 
@@ -52,7 +52,7 @@ def test_a_killed_rank_is_named_and_the_run_repeats_bit_for_bit_from_a_sound_che
     assert read_checkpoint(last)["images_seen"] == 16
     assert read_checkpoint(checkpoints / "previous.ckpt")["images_seen"] == 8
     os.truncate(last, last.stat().st_size // 2)
-    out = launch([*common, *TWO, "resume=auto"], folder)
+    out = launch_ready([*common, *TWO, "resume=auto"], folder, ranks=2)
     assert re.search(r"last.ckpt is damaged \(cut short.*using previous.ckpt instead", out), out
     assert same(whole, read_checkpoint(last))
     assert (folder / "logs" / "rank1.log").read_text().count("--- ") == 2
@@ -63,8 +63,8 @@ def test_a_run_whose_every_process_was_killed_goes_on(common, tmp_path):
     folder = tmp_path / "run"
     launch(common, folder, code=-signal.SIGKILL, fault="kill:0:20")
     assert condition(read_state(folder)) == "dead"
-    launch([*common, "resume=auto"], folder)
-    launch(common, tmp_path / "whole")
+    launch_ready([*common, "resume=auto"], folder)
+    launch_ready(common, tmp_path / "whole")
     ends = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("run", "whole")]
     assert same(*map(read_checkpoint, ends)) and condition(read_state(folder)) == "finished"
 
@@ -79,7 +79,6 @@ def test_a_rank_that_hangs_is_named_and_shows_where(common, tmp_path):
     assert "rank 1 stands here" in log and 'sitecustomize.py", line' in log
 
 
-@pytest.mark.long
 def test_a_rank_whose_process_is_stopped_is_named(common, tmp_path):
     extra = ["trainer.timeout_minutes=0.1"]
     out = launch([*common, *TWO, *extra], tmp_path / "run", code=None, fault="stop:1:8")
@@ -102,7 +101,7 @@ def _alive(number):
 
 def test_ranks_that_drift_apart_stop_the_run_and_name_the_tensor(common, tmp_path):
     extra = ["trainer.compare_ranks_every=2"]
-    out = launch([*common, *TWO, *extra], tmp_path / "run", code=None, fault="perturb:1:12")
+    out = launch_ready([*common, *TWO, *extra], tmp_path / "run", None, "perturb:1:12", ranks=2)
     said = (
         r"the ranks drifted apart at 0.02 kimg: E\.\S+ \(the first of \d+ tensors\) differs "
         "between rank 0 and rank 1; expected equal weights"
@@ -113,7 +112,7 @@ def test_ranks_that_drift_apart_stop_the_run_and_name_the_tensor(common, tmp_pat
 def test_a_full_disk_leaves_the_old_checkpoint(common, tmp_path):
     """Rank 0 cannot write; rank 1 ends as well."""
     folder = tmp_path / "run"
-    out = launch([*common, *TWO], folder, code=None, fault="full:0:12")
+    out = launch_ready([*common, *TWO], folder, None, "full:0:12", ranks=2)
     said = r"RunError: the checkpoint \S+last.ckpt \(\d+\.\d MiB\) could not be written: No space "
     assert re.search(said + r"left on device; \d+\.\d MiB free there", out), out
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["images_seen"] == 8

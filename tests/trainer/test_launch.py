@@ -1,9 +1,11 @@
 """Who started us, and the files in docker/: what they name exists, what they pass is understood."""
 
 import os
+import platform
 import re
 import shlex
 import subprocess
+import zipfile
 
 import pytest
 import yaml
@@ -12,7 +14,7 @@ from torch.distributed.run import get_args_parser
 from ganinv.core.errors import ConfigError
 from ganinv.trainer.launch import place, resolve_size
 from ganinv.trainer.run import begin, newest_unfinished, open_run
-from ganinv.trainer.state import update_state
+from ganinv.trainer.state import read_state, update_state
 from tests.runs import ROOT, composed
 
 DOCKER = ROOT / "docker"
@@ -144,7 +146,7 @@ def test_jobs_of_one_second_have_folders_of_their_own(monkeypatch, tmp_path):
     assert first.folder == second.folder
     begin(first)
     update_state(first.folder, job="another", pid=os.getppid())
-    with pytest.raises(ConfigError, match=r"another run \(another\) has begun meanwhile"):
+    with pytest.raises(ConfigError, match=r"another run \(another, process \d+ on .*under way"):
         begin(second)
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -158,6 +160,37 @@ def test_jobs_of_one_second_have_folders_of_their_own(monkeypatch, tmp_path):
         "20260101-000000-psp-avatars64-j41",
         "20260101-000000-psp-avatars64-j42",
     ]
-    (folders[1] / "checkpoints").mkdir(parents=True)
-    (folders[1] / "checkpoints" / "last.ckpt").write_bytes(b"")
+    for folder in folders:
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints" / "last.ckpt").write_bytes(b"")
     assert newest_unfinished(tmp_path, "psp-avatars64") == folders[1]
+
+
+def test_a_run_that_is_under_way_is_neither_resumed_nor_written_to(monkeypatch, tmp_path, capsys):
+    """Here by its process, on another machine by its heartbeat; a dead one is free."""
+    cfg = composed(["logger=csv", f"runs={tmp_path}", "resume=auto"])
+    running = tmp_path / "20260101-000000-psp-avatars64"
+    with zipfile.ZipFile(_checkpoint(running), "w") as file:
+        file.writestr("whole", b"1")
+    state = {"state": "running", "job": "another", "host": platform.node(), "pid": os.getppid()}
+    update_state(running, **state)
+    assert open_run(cfg).folder != running
+    assert f"{running} is left alone, another run is under way there" in capsys.readouterr().out
+    composed_again = composed(["logger=csv", f"run_dir={running}", "resume=auto"])
+    with pytest.raises(ConfigError, match=r"under way; expected a folder for each .*stop that one"):
+        begin(open_run(composed_again))
+    update_state(running, host="elsewhere")
+    with pytest.raises(ConfigError, match=r"on elsewhere\) is under way.*again in 30 s"):
+        begin(open_run(composed_again))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    update_state(running, host=platform.node(), pid=gone.pid)
+    leftover = running / "checkpoints" / ".last.ckpt.k3x"
+    leftover.write_bytes(b"half of a chec")
+    begin(open_run(cfg))
+    assert read_state(running)["pid"] == os.getpid() and not leftover.exists()
+
+
+def _checkpoint(folder):
+    (folder / "checkpoints").mkdir(parents=True)
+    return folder / "checkpoints" / "last.ckpt"

@@ -17,13 +17,11 @@ from torch.nn.functional import batch_norm
 
 from ganinv.core.errors import (
     ConfigError,
-    DataError,
     NotFinite,
     RunError,
     WeightsError,
     WeightsMissing,
 )
-from ganinv.dataset.module import AvatarData
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.method.psp import PSp
 from ganinv.trainer import checkpoint as checkpoint_io
@@ -266,22 +264,6 @@ def test_stylegan3_is_a_generator_like_any_other(assets, tmp_path):
     assert again.method.reconstruct(x).shape == x.shape
 
 
-def test_the_batch_of_losses_that_stay_nan_is_saved(assets, tmp_path, monkeypatch, capsys):
-    """Readable without running code, with what was measured on it."""
-    loss = PSp.loss_E
-    monkeypatch.setattr(PSp, "loss_E", lambda self, *batch: loss(self, *batch) * float("inf"))
-    with pytest.raises(NotFinite, match="2 steps in a row"):
-        trained("psp", assets, tmp_path / "run", "method.max_nonfinite=2")
-    path = tmp_path / "run" / "nonfinite-000000004-rank0.pt"
-    content = torch.load(path, weights_only=True)
-    assert content["batch"]["image"].shape == (4, 3, 64, 64) and len(content["batch"]["key"]) == 4
-    assert content["values"]["l2"] > 0 and not content["values"]["grad_norm/E"].isfinite()
-    assert content["images_seen"] == 4
-    said = capsys.readouterr()
-    assert str(path) in said.out + said.err
-    assert read_state(tmp_path / "run")["state"] == "failed"
-
-
 def test_asynchronous_checkpoints_are_the_same_ones(assets, tmp_path, monkeypatch):
     """Each copy is taken at its step, however late it is written; a write that fails ends the
     run."""
@@ -338,31 +320,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(asse
         run([*arguments, f"run_dir={tmp_path / 'file' / 'run'}"])
     with pytest.raises(ConfigError, match=said):  # it looks writable to root until one tries
         run([*overrides("psp", *assets), "run_dir=/proc/nowhere/run"])
-
-
-@pytest.mark.parametrize("fault", ["vanishes", "is cut"])
-def test_a_shard_that_goes_bad_while_running(assets, tmp_path, monkeypatch, fault, caplog):
-    """Its images are replaced, told and counted; over the allowed share the run stops."""
-    monkeypatch.setattr(AvatarData, "PER_SHARD", 4)
-    arguments = [*overrides("psp", assets[0], tmp_path), "dataset.window=1", "seed=3"]
-    step, calls = PSp.step, []
-
-    def failing(self, x, batch):
-        step(self, x, batch)
-        calls.append(1)
-        if len(calls) == 1:
-            for tar in sorted(tmp_path.glob("avatars64-*/train/*.tar"))[3:]:
-                os.truncate(tar, 3000) if fault == "is cut" else tar.unlink()
-
-    monkeypatch.setattr(PSp, "step", failing)
-    os.environ.pop(ENVIRONMENT, None)
-    run([*arguments, f"run_dir={tmp_path / 'run'}", "dataset.max_bad_share=0.8"])
-    assert read_state(tmp_path / "run")["state"] == "finished"
-    assert "skipped an unreadable image in" in caplog.text
-    calls.clear()
-    shutil.rmtree(next(tmp_path.glob("avatars64-*")))
-    with pytest.raises(DataError, match="unreadable images among 20 of .*00000[34].tar sample"):
-        run([*arguments, f"run_dir={tmp_path / 'other'}"])
 
 
 def test_a_larger_batch_changes_every_player_s_optimizer(assets, tmp_path, caplog):

@@ -5,17 +5,21 @@ many images were seen. `record FILE` writes down the keys of every batch instead
 """
 
 import errno
+import glob
 import importlib.abc
 import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 
 
 def act(what, method):
     """Do it."""
+    what, _, detail = what.partition(" ")
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "stop":
@@ -28,11 +32,43 @@ def act(what, method):
         weight = next(method.E.parameters()).data
         weight[(0,) * weight.dim()] += 1e-3
     elif what == "full":
+        os.fsync = full
+    elif what == "kill-writer":
+        os.fsync = kill_writer
+    elif what == "not-finite":  # VALUE TIMES
+        value, times = detail.split()
+        break_losses(method, float(value), int(times))
+    elif what == "bad-images":
+        images = method.images
+        method.images = lambda batch: images(batch) * float("nan")
+    elif what == "read-only":  # FOLDER, in a mount namespace of this process's own
+        subprocess.run(["mount", "--bind", detail, detail], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", detail], check=True)
+    else:  # vanish or cut PATTERN: all shards but the first three
+        for tar in sorted(glob.glob(detail))[3:]:
+            os.truncate(tar, 3000) if what == "cut" else os.unlink(tar)
 
-        def fsync(file):
-            raise OSError(errno.ENOSPC, "No space left on device")
 
-        os.fsync = fsync
+def full(file):
+    """Instead of fsync."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def kill_writer(file):
+    """The thread that writes a checkpoint has written all of it but not renamed it."""
+    if threading.current_thread().name.startswith("checkpoint"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def break_losses(method, value, times):
+    """The next losses of this rank's encoder."""
+    loss, left = method.loss_E, [times]
+
+    def broken(*batch):
+        left[0] -= 1
+        return loss(*batch) * (value if left[0] >= 0 else 1.0)
+
+    method.loss_E = broken
 
 
 def inject(method_class, what, rank, images):
@@ -47,6 +83,14 @@ def inject(method_class, what, rank, images):
         return step(self, batch, batch_idx)
 
     method_class.training_step = training_step
+
+
+def install(fault):
+    """In a process that has imported the methods already."""
+    from ganinv.method.base import Method
+
+    what, rank, images = fault.split(":")
+    inject(Method, what, int(rank), int(images))
 
 
 class AfterImport(importlib.abc.MetaPathFinder):

@@ -1,0 +1,200 @@
+"""Faults of losses, files and disks in processes of their own: what the run says, what it leaves.
+
+`tests/trainer/test_faults.py` has those of ranks.
+"""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ganinv.trainer.checkpoint import read_checkpoint
+from ganinv.trainer.state import read_state
+from tests.runs import differences, overrides
+from tests.trainer.processes import finished, launch, launch_ready, start
+
+METHODS = ["psp", "e4e", "gan", "restyle_psp", "restyle_e4e", "idinvert", "bdinvert"]
+ENTRIES = ("state_dict", "optimizer_states", "images_seen")
+
+
+def same(*folders: Path) -> bool:
+    first, second = (read_checkpoint(f / "checkpoints" / "last.ckpt") for f in folders)
+    return not [d for e in ENTRIES for d in differences(first[e], second[e])]
+
+
+def seen(folder: Path, name: str = "last.ckpt") -> int:
+    return read_checkpoint(folder / "checkpoints" / name)["images_seen"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_run_of_any_method_repeats_bit_for_bit(method, assets, tmp_path):
+    """kill -9 at 20 of 24 images, after a validation; the checkpoint is of 16."""
+    arguments = overrides(method, *assets)
+    launch_ready(arguments, tmp_path / "whole")
+    launch_ready(arguments, tmp_path / "killed", -signal.SIGKILL, fault="kill:0:20")
+    assert seen(tmp_path / "killed") == 16
+    launch_ready([*arguments, "resume=auto"], tmp_path / "killed")
+    assert seen(tmp_path / "killed") == 24 and same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_run_of_any_method_on_two_ranks_repeats_bit_for_bit(method, assets, tmp_path):
+    arguments = [*overrides(method, *assets), "dataset.batch_size=2"]
+    launch_ready(arguments, tmp_path / "whole", ranks=2)
+    out = launch_ready(arguments, tmp_path / "killed", None, fault="kill:1:20", ranks=2)
+    assert re.search(r"rank 1 \(process \d+ on .*\) was killed", out), out
+    launch_ready([*arguments, "resume=auto"], tmp_path / "killed", ranks=2)
+    assert seen(tmp_path / "killed") == 24 and same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_killed_while_it_writes_goes_on_from_the_checkpoint_before(assets, tmp_path):
+    """The asynchronous writer dies between the last byte and the rename, at 16 images."""
+    arguments = [*overrides("psp", *assets), "trainer.async_checkpoint=true"]
+    folder = tmp_path / "run"
+    launch_ready(arguments, folder, -signal.SIGKILL, fault="kill-writer:0:12")
+    assert seen(folder) == 8
+    assert list((folder / "checkpoints").glob(".last.ckpt.*"))  # what it was writing
+    launch_ready([*arguments, "resume=auto"], folder)
+    launch_ready(overrides("psp", *assets), tmp_path / "whole")
+    assert same(folder, tmp_path / "whole")
+    assert not list((folder / "checkpoints").glob(".*"))
+
+
+def test_a_full_disk_ends_a_run_that_writes_asynchronously(assets, tmp_path):
+    arguments = [*overrides("psp", *assets), "trainer.async_checkpoint=true"]
+    arguments += ["trainer.val_every_kimg=1"]
+    out = launch_ready(arguments, tmp_path / "run", 1, fault="full:0:12")
+    assert re.search(r"last.ckpt \(\d+\.\d MiB\) could not be written: No space left", out), out
+    assert seen(tmp_path / "run") == 8
+    assert read_state(tmp_path / "run")["state"] == "running"  # the same disk: nothing to write on
+
+
+@pytest.mark.ddp
+def test_a_signal_to_a_run_by_script_ends_every_rank(assets, tmp_path):
+    """SIGTERM to the process that a user started, in its step at 8 images; then resume=auto."""
+    arguments = [*overrides("e4e", *assets), "trainer=ddp", "trainer.accelerator=cpu"]
+    arguments += ["trainer.devices=2", "trainer.precision=32-true", "dataset.batch_size=2"]
+    arguments += [a for a in overrides("e4e", *assets) if a.startswith("trainer.")]
+    folder = tmp_path / "run"
+    out = launch(arguments, folder, 128 + signal.SIGTERM, fault="term:0:8")
+    assert "Interrupted at 0.01 kimg" in out and seen(folder) == 12
+    assert read_state(folder)["state"] == "interrupted"
+    launch_ready([*arguments, "resume=auto"], folder, ranks=2)
+    launch_ready(arguments, tmp_path / "whole", ranks=2)
+    assert same(folder, tmp_path / "whole")
+
+
+@pytest.mark.ddp
+def test_a_loss_that_is_nan_on_one_rank_skips_the_step_on_both(assets, tmp_path):
+    """Rank 1 has one NaN: counted, told, the ranks stay equal, the run ends well."""
+    arguments = [*overrides("e4e", *assets), "dataset.batch_size=2"]
+    arguments += ["trainer.compare_ranks_every=1"]
+    out = launch_ready(arguments, tmp_path / "run", fault="not-finite nan 1:1:8", ranks=2)
+    assert "a step before 0.01 kimg was skipped: its gradient was NaN or Inf (1 in all)" in out
+    with open(tmp_path / "run" / "metrics.csv") as file:
+        counts = [row["train/skipped_steps"] for row in csv.DictReader(file)]
+    assert [float(c) for c in counts if c] == [0, 0, 1, 1, 1, 1]
+    assert read_state(tmp_path / "run")["skipped_steps"] == 1
+    weights = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    assert all(v.isfinite().all() for v in weights.values() if torch.is_tensor(v))
+
+
+@pytest.mark.ddp
+def test_losses_that_stay_infinite_stop_the_run_with_the_batch_saved(assets, tmp_path):
+    """On rank 1 alone, where no term shows it: both ranks' batches are there, readable without
+    running code."""
+    arguments = [*overrides("psp", *assets), "dataset.batch_size=2", "method.max_nonfinite=2"]
+    arguments.append("trainer.devices=2")
+    folder = tmp_path / "run"
+    out = launch(arguments, folder, 1, fault="not-finite inf 99:1:8")
+    assert "NotFinite: the gradient of E was not finite 2 steps in a row" in out
+    for rank in (0, 1):
+        saved = folder / f"nonfinite-000000012-rank{rank}.pt"
+        assert str(saved) in out
+        content = torch.load(saved, weights_only=True)
+        assert content["batch"]["image"].shape == (2, 3, 64, 64) and content["rank"] == rank
+        assert content["images_seen"] == 12 and content["values"]["l2"] > 0
+    assert read_state(folder)["state"] == "failed" and seen(folder) == 8
+
+
+@pytest.mark.ddp
+def test_of_many_ranks_those_with_bad_losses_save_their_batch(assets, tmp_path):
+    """And rank 0; not the third."""
+    arguments = [*overrides("psp", *assets), "dataset.batch_size=2", "method.max_nonfinite=2"]
+    launch_ready(arguments, tmp_path / "run", None, fault="bad-images:1:6", ranks=3)
+    saved = sorted((tmp_path / "run").glob("nonfinite-*.pt"))
+    assert [path.name[-8:] for path in saved] == ["rank0.pt", "rank1.pt"]
+    values = [torch.load(path, weights_only=True)["values"]["l2"] for path in saved]
+    assert values[0].isfinite() and not values[1].isfinite()
+
+
+@pytest.fixture
+def vanishing(assets, tmp_path, monkeypatch) -> Iterator[tuple[list[str], str]]:
+    """A run over shards of four images, two of which go bad; (arguments, the shards)."""
+    from ganinv.dataset.module import AvatarData
+    from tests.runs import run
+
+    monkeypatch.setattr(AvatarData, "PER_SHARD", 4)
+    arguments = [*overrides("psp", assets[0], tmp_path), "dataset.window=1", "seed=3"]
+    run([*arguments, "trainer.max_kimg=0.004", f"run_dir={tmp_path / 'draws'}"])
+    yield arguments, f"{tmp_path}/avatars64-*/train/*.tar"
+
+
+@pytest.mark.parametrize("fault", ["vanish", "cut"])
+def test_a_shard_that_goes_bad_while_running(vanishing, tmp_path, fault):
+    """Its images are replaced, told and counted; over the allowed share the run stops."""
+    arguments, shards = vanishing
+    copy = tmp_path / "sound"
+    (source,) = tmp_path.glob("avatars64-*")
+    shutil.copytree(source, copy)
+    told = launch_ready(
+        [*arguments, "dataset.max_bad_share=0.8"], tmp_path / "run", fault=f"{fault} {shards}:0:4"
+    )
+    assert re.search(r"skipped an unreadable image in \S+00000[34].tar", told), told
+    assert read_state(tmp_path / "run")["state"] == "finished" and seen(tmp_path / "run") == 24
+    shutil.rmtree(source)
+    copy.rename(source)
+    told = launch_ready(arguments, tmp_path / "other", 1, fault=f"{fault} {shards}:0:4")
+    assert re.search(r"DataError: .*unreadable images among \d+ of .*00000[34].tar", told), told
+    assert read_state(tmp_path / "other")["state"] == "failed"
+
+
+def can_mount() -> bool:
+    """Whether this process may mount a file system."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not can_mount(), reason="no permission to mount a disk")
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(assets, tmp_path):
+    """A disk mounted read-only: root's rights do not help. The generator's file is not there."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f'mount --bind {disk} {disk} && mount -o remount,bind,ro {disk} && exec "$@"'
+    launcher = ("unshare", "-m", "bash", "-c", mount, "bash", sys.executable)
+    arguments = [*overrides("psp", tmp_path / "none", tmp_path / "none"), f"run_dir={disk}/run"]
+    out = finished(start(arguments, launcher=launcher), 1)
+    assert re.search(rf"ConfigError: the run's folder {disk}/run cannot be written", out), out
+    assert "expected a place for checkpoints and logs" in out and "Traceback" not in out
+
+
+@pytest.mark.skipif(not can_mount(), reason="no permission to mount a disk")
+def test_a_disk_that_becomes_read_only_ends_the_run_in_a_sentence(assets, tmp_path):
+    """As a file system does that has found an error of its own."""
+    folder = tmp_path / "run"
+    arguments = [*overrides("psp", *assets), f"run_dir={folder}"]
+    launcher = ("unshare", "-m", sys.executable)
+    out = finished(start(arguments, fault=f"read-only {folder}:0:12", launcher=launcher), 1)
+    assert re.search(r"RunError: .*Read-only file system", out) and "Traceback" not in out, out
+    assert seen(folder) == 8
