@@ -1,12 +1,9 @@
 """Sets from afar, over a real web server that fails on purpose and a real S3 server (moto)."""
 
-import http.server
 import multiprocessing
 import os
 import re
 import shutil
-import socketserver
-import threading
 import time
 
 import pytest
@@ -16,43 +13,8 @@ from ganinv.cli.main import main
 from ganinv.core.errors import ConfigError, DataError
 from ganinv.core.io import sha256_file
 from ganinv.dataset import remote
+from tests.dataset.server import serving
 from tests.dataset.sets import data_of, grey_set
-
-
-class Faulty(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; `faults` says what goes wrong with which file, and how often."""
-
-    def do_GET(self):  # noqa: N802
-        server = self.server
-        name = os.path.basename(self.path)
-        with server.lock:
-            server.asked.append(name)
-            fault = next((f for f in server.faults if f[0] in (name, "*") and f[2] > 0), None)
-            if fault:
-                fault[2] -= 1
-        if fault is None:
-            return super().do_GET()
-        if isinstance(fault[1], int):
-            return self.send_error(fault[1])
-        if fault[1] == "silence":
-            time.sleep(2)
-            return None
-        content = open(self.translate_path(self.path), "rb").read()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if fault[1] == "short":
-            self.wfile.write(content[: len(content) // 2])
-        else:  # changed
-            self.wfile.write(content[:-600] + b"?" * 600)
-        return None
-
-    def log_message(self, *args):
-        pass
-
-
-class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
 
 
 @pytest.fixture
@@ -71,14 +33,8 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture
 def server(root):
     """The web server over it."""
-    handler = type("Handler", (Faulty,), {})
-    handler.__init__ = lambda self, *a: Faulty.__init__(self, *a, directory=str(root))
-    with Server(("127.0.0.1", 0), handler) as server:
-        server.faults, server.asked, server.lock = [], [], threading.Lock()
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        server.address = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving(root) as server:
         yield server
-        server.shutdown()
 
 
 def batches(data, count=8):

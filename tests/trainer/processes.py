@@ -85,7 +85,8 @@ def launch_ready(
     for rank in range(ranks):
         place = elastic | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} if ranks > 1 else {}
         words = [*arguments, f"trainer.devices={ranks}", f"run_dir={folder}"]
-        processes.append(_server.Process(target=_train, args=(words, fault, said, place)))
+        given = (words, fault, said, environment(fault) | place)
+        processes.append(_server.Process(target=_train, args=given))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # for the server, which starts with the first
         for process in processes:
@@ -104,12 +105,11 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def _train(arguments: list[str], fault: str, said: Path, place: dict[str, str]) -> None:
+def _train(arguments: list[str], fault: str, said: Path, wanted: dict[str, str]) -> None:
     """In the new process: what `python train.py arguments` does."""
     with said.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    wanted = environment(fault) | place
     for name in set(os.environ) - set(wanted):
         del os.environ[name]
     os.environ.update(wanted)

@@ -18,6 +18,7 @@ import torch
 
 from ganinv.trainer.checkpoint import read_checkpoint
 from ganinv.trainer.state import read_state
+from tests.dataset.server import serving
 from tests.runs import differences, overrides
 from tests.trainer.processes import finished, launch, launch_ready, start
 
@@ -166,6 +167,29 @@ def test_a_shard_that_goes_bad_while_running(vanishing, tmp_path, fault):
     told = launch_ready(arguments, tmp_path / "other", 1, fault=f"{fault} {shards}:0:4")
     assert re.search(r"DataError: .*unreadable images among \d+ of .*00000[34].tar", told), told
     assert read_state(tmp_path / "other")["state"] == "failed"
+
+
+def test_a_server_that_answers_500_for_a_while_changes_nothing(vanishing, tmp_path, monkeypatch):
+    """Bounded retries, each told; the run is that from the folder, bit for bit. A shard that the
+    server does not have is another thing."""
+    arguments, _ = vanishing
+    (root,) = tmp_path.glob("avatars64-*")
+    here = [a for a in arguments if not re.match(r"dataset.(cache|num_t|num_v)", a)]
+    here += ["dataset=shards", "dataset.image_size=[64,64]", "dataset.generator_resolutions=[64]"]
+    here += ["dataset.num_workers=0"]
+    monkeypatch.setenv("GANINV_CACHE", str(tmp_path / "cache"))
+    launch_ready([*here, f"dataset.root={root}"], tmp_path / "whole")
+    with serving(root) as server:
+        far = [*here, f"dataset.root={server.address}"]
+        server.faults += [["000002.tar", 500, 2], ["000004.tar", "short", 1]]
+        told = launch_ready(far, tmp_path / "run")
+        assert re.search(r"000002.tar.*the server answers 500.*try 3 of 8", told), told
+        assert re.search(r"000004.tar.*try 2 of 8", told), told
+        assert same(tmp_path / "whole", tmp_path / "run")
+        shutil.rmtree(tmp_path / "cache")
+        server.faults += [["000003.tar", 404, 10**6]]
+        told = launch_ready(far, tmp_path / "gone", 1)
+    assert re.search(r"DataError: .*000003.tar.*the server answers 404", told), told
 
 
 def can_mount() -> bool:
