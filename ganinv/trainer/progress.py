@@ -71,7 +71,9 @@ class Progress(pl.Callback):
         text = [f"{1000 * rate:.1f} img/s"] if rate else []
         text += [f"{name}={value:.3g}" for name, value in list(shown.items())[:4]]
         self.bar.set_postfix_str(" ".join(text), refresh=False)
-        self.bar.update(pl_module.images_seen / 1000 - self.bar.n)
+        kimg = pl_module.images_seen / 1000
+        self.bar.total = max(self.bar.total, kimg)  # the last step may pass the length
+        self.bar.update(kimg - self.bar.n)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the bar, also after an error."""

@@ -8,6 +8,7 @@ import re
 import secrets
 import signal
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,8 @@ class Run:
 
 
 def open_run(cfg: DictConfig) -> Run:
-    """Rank 0 decides the run's folder and what it resumes, and all ranks go by it; writes nothing;
-    refuses to overwrite a run.
+    """Rank 0 decides the run's folder and what it resumes, and all ranks go by it; leaves nothing
+    written; refuses to overwrite a run.
 
     Raises:
         ConfigError: run_dir holds another run and resume is not asked for, cannot be written, or a
@@ -159,12 +160,15 @@ def _new_folder(runs: Path, name: str) -> Path:
 
 
 def _refuse_unwritable(folder: Path) -> None:
-    """Look at the nearest folder that exists, before minutes are spent on loading."""
+    """Try the nearest folder that exists, before minutes are spent on loading. What a user may do
+    there only the file system knows: root may write nothing to many a shared disk."""
     parent = folder.absolute()
     while not parent.exists():
         parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        _unwritable(folder, f"{parent} is not a folder that this user may write to")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".ganinv-", dir=parent))
+    except OSError as error:
+        _unwritable(folder, f"{parent}: {error.strerror}")
 
 
 def _unwritable(folder: Path, reason: str) -> None:
@@ -183,7 +187,7 @@ def begin(run: Run) -> None:
     run resumed with another config has both.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: it cannot be written, or another run is under way in it.
     """
     _refuse_shared(run.folder)
     text = OmegaConf.to_yaml(OmegaConf.create(run.config)).encode()

@@ -84,7 +84,7 @@ def launch_ready(
     processes = []
     for rank in range(ranks):
         place = elastic | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} if ranks > 1 else {}
-        words = [*arguments, f"trainer.devices={ranks}", f"run_dir={folder}"]
+        words = [f"trainer.devices={ranks}", f"run_dir={folder}", *arguments]
         given = (words, fault, said, environment(fault) | place)
         processes.append(_server.Process(target=_train, args=given))
     with pytest.MonkeyPatch.context() as patch:

@@ -86,11 +86,24 @@ def test_a_signal_to_a_run_by_script_ends_every_rank(assets, tmp_path):
     arguments += ["trainer.devices=2", "trainer.precision=32-true", "dataset.batch_size=2"]
     arguments += [a for a in overrides("e4e", *assets) if a.startswith("trainer.")]
     folder = tmp_path / "run"
-    out = launch(arguments, folder, 128 + signal.SIGTERM, fault="term:0:8")
+    out = launch(arguments, folder, 128 + signal.SIGTERM, fault="signal SIGTERM:0:8")
     assert "Interrupted at 0.01 kimg" in out and seen(folder) == 12
     assert read_state(folder)["state"] == "interrupted"
     launch_ready([*arguments, "resume=auto"], folder, ranks=2)
     launch_ready(arguments, tmp_path / "whole", ranks=2)
+    assert same(folder, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_every_signal_lets_the_step_end_and_the_run_go_on(assets, tmp_path, name):
+    """Ctrl-C, a scheduler's end, SLURM's warning: the exit code says which."""
+    arguments, folder = overrides("psp", *assets), tmp_path / "run"
+    code = 128 + signal.Signals[name]
+    out = launch_ready(arguments, folder, code, fault=f"signal {name}:0:8")
+    assert f"Continue:  python train.py <same options> resume={folder}" in out
+    assert seen(folder) == 12 and read_state(folder)["state"] == "interrupted"
+    launch_ready([*arguments, "resume=auto"], folder)
+    launch_ready(arguments, tmp_path / "whole")
     assert same(folder, tmp_path / "whole")
 
 
@@ -200,9 +213,17 @@ def can_mount() -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
+    """Root's rights do not help there, nor does it look so until one tries. The generator's file
+    is not there either: of that nothing is said."""
+    arguments = overrides("psp", tmp_path / "none", tmp_path / "none")
+    out = launch_ready([*arguments, "run_dir=/proc/nowhere/run"], tmp_path / "said", 1)
+    assert "ConfigError: the run's folder /proc/nowhere/run cannot be written" in out
+    assert "expected a place for checkpoints and logs" in out and "Traceback" not in out
+
+
 @pytest.mark.skipif(not can_mount(), reason="no permission to mount a disk")
-def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(assets, tmp_path):
-    """A disk mounted read-only: root's rights do not help. The generator's file is not there."""
+def test_a_disk_mounted_read_only_is_refused_before_anything_is_read(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = f'mount --bind {disk} {disk} && mount -o remount,bind,ro {disk} && exec "$@"'

@@ -105,7 +105,7 @@ def commands():
     yield command
 
 
-@pytest.mark.parametrize("command", commands(), ids=["compose", "kubernetes"])
+@pytest.mark.parametrize("command", list(commands()), ids=["compose", "kubernetes"])
 def test_what_containers_run_is_understood(command):
     """By torchrun's own parser, and train.py's options by Hydra."""
     assert command[0] == "torchrun"

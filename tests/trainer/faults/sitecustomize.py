@@ -24,8 +24,8 @@ def act(what, method):
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
-    elif what == "term":
-        os.kill(os.getpid(), signal.SIGTERM)
+    elif what == "signal":  # NAME
+        os.kill(os.getpid(), signal.Signals[detail])
     elif what == "hang":
         time.sleep(600)
     elif what == "perturb":
