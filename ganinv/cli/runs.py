@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import shlex
 import time
@@ -75,12 +74,11 @@ def condition(state: dict[str, Any]) -> str:
     said = str(state["state"])
     if said not in ("starting", "running"):
         return said
-    if state["host"] == platform.node():
-        return said if Path(f"/proc/{state['pid']}").exists() or not _LINUX else "dead"
-    return said if time.time() - state["time"] < SILENT else "dead"
+    from ganinv.trainer.state import is_there
 
-
-_LINUX = os.path.isdir("/proc/self")
+    there = is_there(state["pid"]) if state["host"] == platform.node() else None
+    silent = time.time() - state["time"] >= SILENT
+    return "dead" if there is False or (there is None and silent) else said
 
 
 def resume_command(folder: Path, state: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.core.io import write_atomic
 from ganinv.trainer.checkpoint import newest_sound
 from ganinv.trainer.launch import Place, agree, place
-from ganinv.trainer.state import beginning, read_state, update_state
+from ganinv.trainer.state import beginning, is_there, read_state, update_state
 
 ENVIRONMENT = "GANINV_RUN_DIR"  # the same as run_dir=..., for job scripts
 ALIVE = 30.0  # seconds since the last heartbeat of a run that is there, on another machine
@@ -84,6 +84,8 @@ def _decide(cfg: DictConfig, here: Place) -> dict[str, Any]:
             resume = "auto"
     if resume == "auto":
         folder = folder or newest_unfinished(runs, cfg.name)
+        if folder is not None:
+            _refuse_shared(folder)
         resume = None if folder is None else _newest(folder)
         found = f"continuing {folder} from {resume}"
         _say(f"resume=auto: {found if resume else 'nothing to resume, so this is a new run'}")
@@ -103,6 +105,7 @@ def _decide(cfg: DictConfig, here: Place) -> dict[str, Any]:
                 "choose one; nothing was overwritten",
             )
         )
+    _refuse_shared(folder)
     _refuse_unwritable(folder)
     return {
         "folder": str(folder),
@@ -211,9 +214,8 @@ def _in_use(other: dict[str, Any]) -> bool:
     if other.get("state") not in ("starting", "running") or other["job"] == place().job:
         return False
     age = time.time() - other["time"]
-    if other["host"] != platform.node() or not Path("/proc/self").exists():
-        return age < ALIVE
-    return Path(f"/proc/{other['pid']}").exists() and age < HERE
+    there = is_there(other["pid"]) if other["host"] == platform.node() else None
+    return age < ALIVE if there is None else there and age < HERE
 
 
 def _refuse_shared(folder: Path) -> None:

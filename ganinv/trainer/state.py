@@ -43,6 +43,17 @@ def update_state(folder: Path, **changes: Any) -> None:
     write_atomic(folder / NAME, json.dumps(state, indent=1).encode())
 
 
+def is_there(pid: int) -> bool | None:
+    """Whether a process of this machine lives; a zombie does not. None where no /proc tells."""
+    if not os.path.exists("/proc/self/stat"):
+        return None
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 def _words() -> list[str]:
     """The command line without what Lightning adds to the ranks that it starts."""
     return [word for word in sys.argv if not word.startswith("hydra.")]

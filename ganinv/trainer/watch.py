@@ -34,6 +34,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from ganinv.core.errors import USER_ERRORS, RunError, explain
 from ganinv.trainer.launch import another_connection
 from ganinv.trainer.logs import say_aloud
+from ganinv.trainer.state import is_there
 
 EXIT_CODE = 70
 POLL = 2.0  # seconds
@@ -229,13 +230,7 @@ _LINUX = os.path.exists("/proc/self/ns/pid")
 
 def _killed(beat: dict[str, Any]) -> bool:
     """Whether a process of this machine is certainly gone."""
-    if not _LINUX or beat["processes"] != _namespace():
-        return False
-    try:
-        with open(f"/proc/{beat['pid']}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] in "ZX"
-    except FileNotFoundError:
-        return True
+    return beat["processes"] == _namespace() and is_there(beat["pid"]) is False
 
 
 def _named(rank: int, beat: dict[str, Any]) -> str:

@@ -178,10 +178,11 @@ def test_a_run_that_is_under_way_is_neither_resumed_nor_written_to(monkeypatch, 
     assert f"{running} is left alone, another run is under way there" in capsys.readouterr().out
     composed_again = composed(["logger=csv", f"run_dir={running}", "resume=auto"])
     with pytest.raises(ConfigError, match=r"under way; expected a folder for each .*stop that one"):
-        begin(open_run(composed_again))
+        open_run(composed_again)
+    assert capsys.readouterr().out == ""
     update_state(running, host="elsewhere")
     with pytest.raises(ConfigError, match=r"on elsewhere\) is under way.*again in 30 s"):
-        begin(open_run(composed_again))
+        open_run(composed_again)
     gone = subprocess.Popen(["true"])
     gone.wait()
     update_state(running, host=platform.node(), pid=gone.pid)
