@@ -4,11 +4,13 @@ Source: Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Alg
 2205.10287, the square root scaling rule.
 
     k       batch of all processes / batch that the numbers were tuned for
-    lr   <- sqrt(k) lr          betas <- 1 - k (1 - betas)          eps <- eps / sqrt(k)
+    q       min(k, 4)
+    lr   <- sqrt(q) lr      beta1 <- 1 - q (1 - beta1)      eps <- eps / sqrt(q)
+    beta2 <- 1 - k (1 - beta2), not below 0.9 (or what it was)
 
 The averages then remember as many images as before, not as many steps; Ranger's rectification, a
-warm-up over 2 / (1 - beta2) steps, lasts as many images, too. A beta that would be negative is 0:
-from there on the rule does not hold any more; what was tried is in docs/LOG.md.
+warm-up over 2 / (1 - beta2) steps, lasts as many images, too. Differs from the paper in q, which is
+k there: at k = 16 the whole rule diverged here, at twice the rate it held (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -21,19 +23,26 @@ from torch import nn
 
 Factory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SCALED = ("lr", "betas", "eps")
+FARTHEST = 4.0  # q at most
+SHORTEST = 0.9  # beta2 at least: ten steps
 
 
 def scaled(make: Factory, k: float) -> Factory:
     """The factory of the same optimizer for a k times larger batch."""
+    q = min(k, FARTHEST)
 
     def made(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         optimizer = make(parameters)
         for numbers in (optimizer.defaults, *optimizer.param_groups):
-            numbers["lr"] *= math.sqrt(k)
+            numbers["lr"] *= math.sqrt(q)
             if "betas" in numbers:
-                numbers["betas"] = tuple(max(0.0, 1 - k * (1 - beta)) for beta in numbers["betas"])
+                beta1, beta2 = numbers["betas"]
+                numbers["betas"] = (
+                    max(0.0, 1 - q * (1 - beta1)),
+                    max(min(SHORTEST, beta2), 1 - k * (1 - beta2)),
+                )
             if "eps" in numbers:
-                numbers["eps"] /= math.sqrt(k)
+                numbers["eps"] /= math.sqrt(q)
         return optimizer
 
     return made

