@@ -69,7 +69,7 @@ def build_trainer(
         precision: Lightning's precision name, e.g. bf16-mixed.
         accumulate: chunks a batch is cut into.
         tuned_for_batch: images of a step, of all processes, that the optimizers' numbers are meant
-            for; other batches change them by the square root rule. None: as given.
+            for; other batches change them (`optimizer/scale.py`). None: as given.
         sync_batchnorm: batch normalisation over the images of all ranks.
         max_kimg: length of the run in thousands of images.
         log_every_images: images between two log entries.

@@ -1,4 +1,4 @@
-"""The square root rule, and whose numbers count when a run goes on."""
+"""The rule for larger batches, and whose numbers count when a run goes on."""
 
 import pytest
 import torch
