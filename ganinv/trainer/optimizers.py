@@ -46,9 +46,9 @@ class Optimizers(pl.Callback):
             pl_module.scale_optimizers(k)
             if k > LARGEST and trainer.is_global_zero:
                 log.warning(
-                    "a batch of %d images is %g times that of trainer.tuned_for_batch; the rule was "
-                    "tried up to %g times (docs/LOG.md): watch train/grad_norm, or take a smaller "
-                    "batch",
+                    "a batch of %d images is %g times that of trainer.tuned_for_batch; the rule "
+                    "was tried up to %g times (docs/LOG.md): watch train/grad_norm, or take a "
+                    "smaller batch",
                     self.batch_size * trainer.world_size, k, LARGEST,
                 )  # fmt: skip
 
