@@ -76,7 +76,8 @@ def condition(state: dict[str, Any]) -> str:
         return said
     from ganinv.trainer.state import is_there
 
-    there = is_there(state["pid"]) if state["host"] == platform.node() else None
+    here = state["host"] == platform.node()
+    there = is_there(state["pid"], state.get("born")) if here else None
     silent = time.time() - state["time"] >= SILENT
     return "dead" if there is False or (there is None and silent) else said
 

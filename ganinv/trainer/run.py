@@ -214,7 +214,8 @@ def _in_use(other: dict[str, Any]) -> bool:
     if other.get("state") not in ("starting", "running") or other["job"] == place().job:
         return False
     age = time.time() - other["time"]
-    there = is_there(other["pid"]) if other["host"] == platform.node() else None
+    here = other["host"] == platform.node()
+    there = is_there(other["pid"], other.get("born")) if here else None
     return age < ALIVE if there is None else there and age < HERE
 
 

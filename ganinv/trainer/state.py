@@ -43,15 +43,24 @@ def update_state(folder: Path, **changes: Any) -> None:
     write_atomic(folder / NAME, json.dumps(state, indent=1).encode())
 
 
-def is_there(pid: int) -> bool | None:
-    """Whether a process of this machine lives; a zombie does not. None where no /proc tells."""
-    if not os.path.exists("/proc/self/stat"):
-        return None
+def _birth(pid: int) -> int | None:
+    """When a living process of this machine began, in ticks since the machine did; None for one
+    that is gone, or a zombie."""
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+            entries = file.read().rsplit(")", 1)[1].split()
     except FileNotFoundError:
-        return False
+        return None
+    return None if entries[0] in "ZX" else int(entries[19])
+
+
+def is_there(pid: int, born: int | None = None) -> bool | None:
+    """Whether a process of this machine lives, and is the one that was born then: a container that
+    is started again gives its processes the same numbers. None where no /proc tells."""
+    if not os.path.exists("/proc/self/stat"):
+        return None
+    found = _birth(pid)
+    return found is not None and born in (None, found)
 
 
 def _words() -> list[str]:
@@ -69,6 +78,7 @@ def beginning(job: str, wandb_id: str, max_kimg: float) -> dict[str, Any]:
         "wandb_id": wandb_id,
         "host": platform.node(),
         "pid": os.getpid(),
+        "born": _birth(os.getpid()),
         "command": shlex.join(["python", *_words()]),
         "started_in": os.getcwd(),
         "max_kimg": max_kimg,

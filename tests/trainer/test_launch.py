@@ -183,13 +183,16 @@ def test_a_run_that_is_under_way_is_neither_resumed_nor_written_to(monkeypatch, 
     update_state(running, host="elsewhere")
     with pytest.raises(ConfigError, match=r"on elsewhere\) is under way.*again in 30 s"):
         open_run(composed_again)
+    update_state(running, host=platform.node(), born=1)  # its number went to another process
+    assert open_run(composed_again).folder == running
     gone = subprocess.Popen(["true"])
     gone.wait()
-    update_state(running, host=platform.node(), pid=gone.pid)
+    update_state(running, pid=gone.pid, born=None)
     leftover = running / "checkpoints" / ".last.ckpt.k3x"
     leftover.write_bytes(b"half of a chec")
     begin(open_run(cfg))
-    assert read_state(running)["pid"] == os.getpid() and not leftover.exists()
+    state = read_state(running)
+    assert state["pid"] == os.getpid() and state["born"] > 0 and not leftover.exists()
 
 
 def _checkpoint(folder):
