@@ -72,7 +72,7 @@ def test_a_run_whose_every_process_was_killed_goes_on(common, tmp_path):
 def test_a_rank_that_hangs_is_named_and_shows_where(common, tmp_path):
     folder = tmp_path / "run"
     extra = ["trainer.timeout_minutes=0.1"]
-    out = launch([*common, *TWO, *extra], folder, code=None, fault="hang:1:8")
+    out = launch_ready([*common, *TWO, *extra], folder, None, "hang:1:8", ranks=2)
     said = r"the ranks waited 6 s \(trainer.timeout_minutes\) for rank 1 \(process \d+ on .*, 0.01"
     assert re.search(said, out), out
     log = (folder / "logs" / "rank1.log").read_text()
@@ -179,6 +179,6 @@ def test_two_nodes_of_torchrun(common, whole, tmp_path):
 
 
 def test_several_nodes_need_a_launcher(common, tmp_path):
-    out = launch([*common, "trainer.num_nodes=2"], tmp_path / "run", code=1)
+    out = launch_ready([*common, "trainer.num_nodes=2"], tmp_path / "run", 1)
     assert "starts the ranks of one node only; expected torchrun or srun" in out
     assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ import time
 from ganinv.cli.main import main
 from ganinv.trainer.state import read_state, update_state
 from tests.runs import overrides
-from tests.trainer.processes import finished, start
+from tests.trainer.processes import launch_ready
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
@@ -18,14 +18,18 @@ SECRETS = {
 }
 
 
-def test_a_resumed_run_is_the_same_wandb_run_and_no_secret_is_written(assets, tmp_path):
+def test_a_resumed_run_is_the_same_wandb_run_and_no_secret_is_written(
+    assets, tmp_path, monkeypatch
+):
     """Offline: both parts carry the id that the run's folder keeps, though it was moved."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
     arguments = [a for a in overrides("e4e", *assets) if a != "logger=csv"]
-    arguments += ["logger.offline=true", "dataset.batch_size=2", "trainer.devices=2"]
+    arguments += ["logger.offline=true", "dataset.batch_size=2"]
     first = tmp_path / "first"
-    said = finished(start([*arguments, "trainer.max_kimg=0.008", f"run_dir={first}"], **SECRETS))
+    said = launch_ready([*arguments, "trainer.max_kimg=0.008"], first, ranks=2)
     moved = first.rename(tmp_path / "moved")
-    said += finished(start([*arguments, f"run_dir={moved}", "resume=auto"], **SECRETS))
+    said += launch_ready([*arguments, "resume=auto"], moved, ranks=2)
     number = read_state(moved)["wandb_id"]
     folders = [path.name for path in (moved / "wandb").glob("offline-run-*")]
     assert len(folders) == 2 and all(name.endswith(f"-{number}") for name in folders)
