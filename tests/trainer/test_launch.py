@@ -145,7 +145,7 @@ def test_jobs_of_one_second_have_folders_of_their_own(monkeypatch, tmp_path):
     first, second = open_run(cfg), open_run(cfg)
     assert first.folder == second.folder
     begin(first)
-    update_state(first.folder, job="another", pid=os.getppid())
+    update_state(first.folder, job="another", pid=os.getppid(), born=None)
     with pytest.raises(ConfigError, match=r"another run \(another, process \d+ on .*under way"):
         begin(second)
     gone = subprocess.Popen(["true"])
