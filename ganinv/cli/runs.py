@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import shlex
 import time
 from pathlib import Path
@@ -19,8 +18,8 @@ def add_parser(subparsers: Any) -> None:
         "runs",
         help="list training runs: state, progress, best metric, and how to resume each",
         description="Reads the state.json of every run in a folder; changes nothing. "
-        "A run is dead when its state is running and its process is gone, or, on another machine, "
-        "when it gave no sign for ten minutes.",
+        "A run is dead when its state is running and its process is gone, or, where that cannot be "
+        "seen (another machine or container), when it gave no sign for ten minutes.",
     )
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="default: runs")
     parser.set_defaults(run=run)
@@ -76,8 +75,7 @@ def condition(state: dict[str, Any]) -> str:
         return said
     from ganinv.trainer.state import is_there
 
-    here = state["host"] == platform.node()
-    there = is_there(state["pid"], state.get("born")) if here else None
+    there = is_there(state["pid"], state["processes"], state["born"])
     silent = time.time() - state["time"] >= SILENT
     return "dead" if there is False or (there is None and silent) else said
 

@@ -28,7 +28,7 @@ SHORTEST = 0.9  # beta2 at least: ten steps
 
 
 def scaled(make: Factory, k: float) -> Factory:
-    """The factory of the same optimizer for a k times larger batch."""
+    """The factory of the same optimizer for a k times larger batch, k > 0."""
     q = min(k, FARTHEST)
 
     def made(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

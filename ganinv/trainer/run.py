@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import secrets
 import signal
@@ -26,7 +25,7 @@ from ganinv.trainer.launch import Place, agree, place
 from ganinv.trainer.state import beginning, is_there, read_state, update_state
 
 ENVIRONMENT = "GANINV_RUN_DIR"  # the same as run_dir=..., for job scripts
-ALIVE = 30.0  # seconds since the last heartbeat of a run that is there, on another machine
+ALIVE = 30.0  # seconds since the last heartbeat of a run that cannot be seen from here
 HERE = 3600.0  # the same where its process is seen: a validation may be long, a number used again
 
 
@@ -214,8 +213,7 @@ def _in_use(other: dict[str, Any]) -> bool:
     if other.get("state") not in ("starting", "running") or other["job"] == place().job:
         return False
     age = time.time() - other["time"]
-    here = other["host"] == platform.node()
-    there = is_there(other["pid"], other.get("born")) if here else None
+    there = is_there(other["pid"], other["processes"], other["born"])
     return age < ALIVE if there is None else there and age < HERE
 
 
@@ -229,7 +227,7 @@ def _refuse_shared(folder: Path) -> None:
                 f"{folder}, where another run ({other['job']}, process {other['pid']} on "
                 f"{other['host']}) is under way",
                 "a folder for each run",
-                "stop that one first, pass run_dir=..., or, if it died on another machine, start "
+                "stop that one first, pass run_dir=..., or, if it died elsewhere, start "
                 f"again in {ALIVE:.0f} s; nothing was overwritten",
             )
         )

@@ -43,6 +43,12 @@ def update_state(folder: Path, **changes: Any) -> None:
     write_atomic(folder / NAME, json.dumps(state, indent=1).encode())
 
 
+def processes() -> str:
+    """Where process numbers mean something: this machine, and on Linux this container of it."""
+    path = "/proc/self/ns/pid"
+    return f"{platform.node()} {os.readlink(path) if os.path.exists(path) else ''}"
+
+
 def _birth(pid: int) -> int | None:
     """When a living process of this machine began, in ticks since the machine did; None for one
     that is gone, or a zombie."""
@@ -54,10 +60,11 @@ def _birth(pid: int) -> int | None:
     return None if entries[0] in "ZX" else int(entries[19])
 
 
-def is_there(pid: int, born: int | None = None) -> bool | None:
-    """Whether a process of this machine lives, and is the one that was born then: a container that
-    is started again gives its processes the same numbers. None where no /proc tells."""
-    if not os.path.exists("/proc/self/stat"):
+def is_there(pid: int, where: str, born: int | None = None) -> bool | None:
+    """Whether a process lives, and is the one that was born then: a container that is started again
+    gives its processes the same numbers. None if it cannot be seen from here: it is elsewhere, by
+    `processes()`, or there is no /proc."""
+    if where != processes() or not os.path.exists("/proc/self/stat"):
         return None
     found = _birth(pid)
     return found is not None and born in (None, found)
@@ -77,6 +84,7 @@ def beginning(job: str, wandb_id: str, max_kimg: float) -> dict[str, Any]:
         "job": job,
         "wandb_id": wandb_id,
         "host": platform.node(),
+        "processes": processes(),
         "pid": os.getpid(),
         "born": _birth(os.getpid()),
         "command": shlex.join(["python", *_words()]),

@@ -34,7 +34,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from ganinv.core.errors import USER_ERRORS, RunError, explain
 from ganinv.trainer.launch import another_connection
 from ganinv.trainer.logs import say_aloud
-from ganinv.trainer.state import is_there
+from ganinv.trainer.state import is_there, processes
 
 EXIT_CODE = 70
 POLL = 2.0  # seconds
@@ -151,7 +151,7 @@ class Watch:
             "time": time.time(),
             "host": platform.node(),
             "pid": os.getpid(),
-            "processes": _namespace(),
+            "processes": processes(),
             "idle": time.monotonic() - self._since,
             "images_seen": self.images_seen,
             "done": done,
@@ -220,17 +220,9 @@ class Watch:
         os._exit(EXIT_CODE)  # the main thread cannot be woken from a collective
 
 
-def _namespace() -> str:
-    """Process ids mean something within this only."""
-    return f"{platform.node()} {os.readlink('/proc/self/ns/pid') if _LINUX else ''}"
-
-
-_LINUX = os.path.exists("/proc/self/ns/pid")
-
-
 def _killed(beat: dict[str, Any]) -> bool:
     """Whether a process of this machine is certainly gone."""
-    return beat["processes"] == _namespace() and is_there(beat["pid"]) is False
+    return is_there(beat["pid"], beat["processes"]) is False
 
 
 def _named(rank: int, beat: dict[str, Any]) -> str:

@@ -6,8 +6,10 @@ import re
 import shutil
 import time
 
+import boto3
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 
 from ganinv.cli.main import main
 from ganinv.core.errors import ConfigError, DataError
@@ -167,9 +169,7 @@ def test_ganinv_verify_reads_a_set_from_afar(root, server, capsys):
 @pytest.fixture
 def store(root, monkeypatch):
     """moto's S3 server with the set in a bucket."""
-    boto3 = pytest.importorskip("boto3")
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")

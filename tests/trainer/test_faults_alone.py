@@ -70,6 +70,20 @@ def test_a_run_killed_while_it_writes_goes_on_from_the_checkpoint_before(assets,
     assert not list((folder / "checkpoints").glob(".*"))
 
 
+def test_a_checkpoint_with_a_changed_byte_is_told_from_a_sound_one(assets, tmp_path):
+    """In the middle of its weights: the one before is taken, and the run ends the same."""
+    arguments, folder = overrides("psp", *assets), tmp_path / "run"
+    launch_ready([*arguments, "trainer.max_kimg=0.016"], folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    told = launch_ready([*arguments, "resume=auto"], folder)
+    assert re.search(r"last.ckpt is damaged \(the checksum of \S+ does not fit\): using prev", told)
+    launch_ready(arguments, tmp_path / "whole")
+    assert same(folder, tmp_path / "whole")
+
+
 def test_a_full_disk_ends_a_run_that_writes_asynchronously(assets, tmp_path):
     arguments = [*overrides("psp", *assets), "trainer.async_checkpoint=true"]
     arguments += ["trainer.val_every_kimg=1"]

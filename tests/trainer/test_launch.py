@@ -14,7 +14,7 @@ from torch.distributed.run import get_args_parser
 from ganinv.core.errors import ConfigError
 from ganinv.trainer.launch import place, resolve_size
 from ganinv.trainer.run import begin, newest_unfinished, open_run
-from ganinv.trainer.state import read_state, update_state
+from ganinv.trainer.state import processes, read_state, update_state
 from tests.runs import ROOT, composed
 
 DOCKER = ROOT / "docker"
@@ -173,17 +173,17 @@ def test_a_run_that_is_under_way_is_neither_resumed_nor_written_to(monkeypatch, 
     with zipfile.ZipFile(_checkpoint(running), "w") as file:
         file.writestr("whole", b"1")
     state = {"state": "running", "job": "another", "host": platform.node(), "pid": os.getppid()}
-    update_state(running, **state)
+    update_state(running, **state, processes=processes(), born=None)
     assert open_run(cfg).folder != running
     assert f"{running} is left alone, another run is under way there" in capsys.readouterr().out
     composed_again = composed(["logger=csv", f"run_dir={running}", "resume=auto"])
     with pytest.raises(ConfigError, match=r"under way; expected a folder for each .*stop that one"):
         open_run(composed_again)
     assert capsys.readouterr().out == ""
-    update_state(running, host="elsewhere")
-    with pytest.raises(ConfigError, match=r"on elsewhere\) is under way.*again in 30 s"):
+    update_state(running, processes="another container")
+    with pytest.raises(ConfigError, match=r"process \d+ on .*\) is under way.*again in 30 s"):
         open_run(composed_again)
-    update_state(running, host=platform.node(), born=1)  # its number went to another process
+    update_state(running, processes=processes(), born=1)  # its number went to another process
     assert open_run(composed_again).folder == running
     gone = subprocess.Popen(["true"])
     gone.wait()

@@ -7,7 +7,7 @@ import re
 import time
 
 from ganinv.cli.main import main
-from ganinv.trainer.state import read_state, update_state
+from ganinv.trainer.state import processes, read_state, update_state
 from tests.runs import overrides
 from tests.trainer.processes import launch_ready
 
@@ -53,6 +53,7 @@ def test_a_resumed_run_is_the_same_wandb_run_and_no_secret_is_written(
 def test_the_table_of_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     common = {"max_kimg": 16, "host": os.uname().nodename, "wandb_id": "a", "monitor": "total"}
+    common |= {"processes": processes(), "born": None}
     common |= {"command": "python train.py 'name=a b' resume=auto run_dir=old", "kimg": 4.0}
     common["best"] = {"value": 0.25, "kimg": 2.0}
     for name, changes in {
@@ -61,7 +62,7 @@ def test_the_table_of_runs(tmp_path, capsys, monkeypatch):
         "stopped": {"state": "interrupted", "pid": 1},
         "broken": {"state": "failed", "pid": 1, "reason": "RunError: rank 1 was killed"},
         "done": {"state": "finished", "pid": 1},
-        "far": {"state": "running", "pid": 1, "host": "elsewhere"},
+        "far": {"state": "running", "pid": 1, "processes": "elsewhere"},
     }.items():
         (tmp_path / name).mkdir()
         update_state(tmp_path / name, **(common | changes))
