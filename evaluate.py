@@ -11,11 +11,11 @@ import hydra
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from ganinv.config.build import build_data
+from ganinv.config.check import check
+from ganinv.config.instantiate import make
 from ganinv.core.errors import USER_ERRORS
-from ganinv.trainer.build import build_data
-from ganinv.trainer.check import check
-from ganinv.trainer.checkpoint import load_trained
-from ganinv.trainer.evaluation import (
+from ganinv.evaluation.measure import (
     device_of,
     encoder_of,
     facts_of,
@@ -24,7 +24,7 @@ from ganinv.trainer.evaluation import (
     refuse,
     write,
 )
-from ganinv.trainer.instantiate import make
+from ganinv.evaluation.trained import load_trained
 
 
 def evaluate(cfg: DictConfig) -> None:

@@ -11,16 +11,16 @@ import hydra
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from ganinv.config.build import build_data, build_method
+from ganinv.config.check import check
+from ganinv.config.instantiate import make
 from ganinv.core.errors import USER_ERRORS
-from ganinv.trainer.build import build_data, build_method
-from ganinv.trainer.check import check
-from ganinv.trainer.checkpoint import read_checkpoint
+from ganinv.run.checkpoint import read_checkpoint
+from ganinv.run.folder import begin, finish, open_run
+from ganinv.run.launch import place
+from ganinv.run.logs import kept_log
+from ganinv.run.watchdog import explained
 from ganinv.trainer.dry import dry_run
-from ganinv.trainer.instantiate import make
-from ganinv.trainer.launch import place
-from ganinv.trainer.logs import kept_log
-from ganinv.trainer.run import begin, finish, open_run
-from ganinv.trainer.watch import explained
 
 
 def train(cfg: DictConfig) -> int:

@@ -19,8 +19,8 @@ from torch import Tensor
 from ganinv.backbone.efficientnet_lite0 import efficientnet_lite0
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.core.interface import Generator
-from ganinv.core.io import write_atomic
 from ganinv.core.latent import repeat_w
+from ganinv.core.safe.io import write_atomic
 from ganinv.core.seed import mix, randn_rows
 from ganinv.dataset import avatars
 from ganinv.generator.importer.load import load_generator

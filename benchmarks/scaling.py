@@ -27,8 +27,8 @@ from typing import Any
 
 import torch
 
-from ganinv.core.io import write_atomic
-from ganinv.trainer.checkpoint import AtomicCheckpointIO
+from ganinv.core.safe.io import write_atomic
+from ganinv.run.checkpoint import AtomicCheckpointIO
 
 ROOT = Path(__file__).resolve().parents[1]
 

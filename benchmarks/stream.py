@@ -27,7 +27,7 @@ from PIL import Image
 from torchvision import transforms
 
 from ganinv.core.image import to_unit
-from ganinv.core.io import write_atomic
+from ganinv.core.safe.io import write_atomic
 from ganinv.dataset.index import read_index
 from ganinv.dataset.order import Order, Positions
 from ganinv.dataset.shard import Plan, write_set

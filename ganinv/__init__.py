@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ganinv.export.inverter import Inverter
+    from ganinv.interop.inverter import Inverter
 
 __version__ = "0.1.0.dev0"
 
@@ -18,8 +18,8 @@ def load(
     """A trained encoder with its generator, from a file of `ganinv export --to safetensors`.
 
     `.encode(image [B,3,H,W] in [-1,1]) -> wp [B,L,D]`, `.decode(wp) -> image [B,3,R,R]`; see
-    `ganinv/export/bundle.py` for arguments and errors.
+    `ganinv/interop/bundle.py` for arguments and errors.
     """
-    from ganinv.export.bundle import load as load_bundle  # torch only when asked for
+    from ganinv.interop.bundle import load as load_bundle  # torch only when asked for
 
     return load_bundle(bundle, generator_weights, device)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.runs import tiny_generator_file
+
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(min(2, os.cpu_count() or 1))
 
@@ -57,3 +59,18 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """(generator file, folder for drawn faces), made once."""
+    folder = tmp_path_factory.mktemp("assets")
+    return tiny_generator_file(folder), folder / "cache"
+
+
+@pytest.fixture(autouse=True)
+def own_run_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A run names its folder in the environment for its ranks; the next test starts without."""
+    monkeypatch.delenv("GANINV_RUN_DIR", raising=False)
+    yield
+    os.environ.pop("GANINV_RUN_DIR", None)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain
-from ganinv.core.io import load_tensors, sha256_file
+from ganinv.core.safe.io import load_tensors, sha256_file
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from ganinv.core.errors import ConfigError, explain
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ganinv.export.inverter import Inverter
+    from ganinv.interop.inverter import Inverter
     from ganinv.task.task import Task
 
 TASKS = ("image", "sketch", "segmentation")
@@ -24,9 +24,9 @@ def task_of(inverter: Inverter, name: str | None) -> Task:
     Raises:
         ConfigError: nobody says how the encoder's channels come from an image.
     """
+    from ganinv.config.instantiate import make
     from ganinv.task.image import Image
     from ganinv.task.paired import Segmentation, Sketch
-    from ganinv.trainer.instantiate import make
 
     trained = inverter.config.get("task")
     channels = inverter.image_channels

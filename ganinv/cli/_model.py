@@ -9,17 +9,17 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
-from ganinv.core.io import load_tensors, read_safetensors, sha256_file
-from ganinv.export import bundle, imported
-from ganinv.export.encoder import ENCODERS, close_heads
-from ganinv.export.inverter import STEPS, Inverter
+from ganinv.core.safe.io import load_tensors, read_safetensors, sha256_file
+from ganinv.evaluation.trained import Trained, load_trained
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.importer.load import load_generator
 from ganinv.generator.importer.nvidia import is_pickle
+from ganinv.interop import bundle, imported
+from ganinv.interop.encoder import ENCODERS, close_heads
+from ganinv.interop.inverter import STEPS, Inverter
 from ganinv.method.gan import GAN
 from ganinv.method.inverting import Inverting
 from ganinv.method.restyle import Refining
-from ganinv.trainer.checkpoint import Trained, load_trained
 
 
 def open_model(path: Path, generator: Path | None = None) -> tuple[Inverter | AnyGenerator, str]:

@@ -91,7 +91,7 @@ def backbones() -> list[tuple[str, str, str]]:
     """Every published feature network: found with its sha256, or where it comes from."""
     from ganinv.backbone.weights import CATALOGUE, locate
     from ganinv.core.errors import WeightsError, WeightsMissing
-    from ganinv.core.io import sha256_file
+    from ganinv.core.safe.io import sha256_file
 
     rows = []
     for name, entry in CATALOGUE.items():

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ganinv.core.errors import ConfigError, explain
 
 if TYPE_CHECKING:
-    from ganinv.export.inverter import Inverter
     from ganinv.generator.importer.bundle import AnyGenerator
+    from ganinv.interop.inverter import Inverter
 
 OFFICIAL = ("psp", "e4e", "restyle")
 FOLDERS = ("genforce", "onnx", "torch-export")  # several files
@@ -79,9 +79,9 @@ def write(
     Raises:
         ConfigError: a model that the target cannot represent.
     """
-    from ganinv.export import bundle, graph, official, plain
-    from ganinv.export.inverter import Inverter
     from ganinv.generator.importer.bundle import save_bundle
+    from ganinv.interop import bundle, graph, official, plain
+    from ganinv.interop.inverter import Inverter
 
     inverter = model if isinstance(model, Inverter) else None
     generator = model.generator if isinstance(model, Inverter) else model

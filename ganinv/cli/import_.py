@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explain
 
 if TYPE_CHECKING:
-    from ganinv.export.inverter import Inverter
     from ganinv.generator.importer.bundle import AnyGenerator
+    from ganinv.interop.inverter import Inverter
 
 EXAMPLES = """examples:
   ganinv import ffhq.pkl --out weights                     NVIDIA's StyleGAN2-ADA, StyleGAN3
@@ -78,8 +78,8 @@ def _free(path: Path) -> Path:
 
 
 def _boundary(file: Path, out: Path) -> Written:
-    from ganinv.core.io import write_safetensors
-    from ganinv.core.npy import read_boundary
+    from ganinv.core.safe.io import write_safetensors
+    from ganinv.core.safe.npy import read_boundary
 
     found = read_boundary(file)
     path = _free(out / f"{file.stem}.safetensors")
@@ -92,10 +92,10 @@ def _boundary(file: Path, out: Path) -> Written:
 
 def _network(file: Path, out: Path, generator: Path | None) -> Written:
     from ganinv.backbone.moco import is_training_checkpoint
-    from ganinv.core.io import load_tensors, sha256_file
-    from ganinv.export import feature, imported
+    from ganinv.core.safe.io import load_tensors, sha256_file
     from ganinv.generator.importer.load import load_generator
     from ganinv.generator.importer.nvidia import is_pickle
+    from ganinv.interop import feature, imported
 
     if is_pickle(file):
         return _generator(file, out)
@@ -131,7 +131,7 @@ def _tensors(path: Path, state: dict[str, Any], words: str) -> Written:
 
     import torch
 
-    from ganinv.core.io import write_atomic
+    from ganinv.core.safe.io import write_atomic
 
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -140,8 +140,8 @@ def _tensors(path: Path, state: dict[str, Any], words: str) -> Written:
 
 
 def _base_code(file: Path, out: Path, content: dict[str, Any]) -> Written:
-    from ganinv.core.io import write_safetensors
-    from ganinv.export import feature
+    from ganinv.core.safe.io import write_safetensors
+    from ganinv.interop import feature
 
     architecture, state = feature.base_code(content)
     path = _free(out / f"{file.stem}.safetensors")
@@ -152,9 +152,9 @@ def _base_code(file: Path, out: Path, content: dict[str, Any]) -> Written:
 
 def _inverter(inverter: Inverter, file: Path, out: Path) -> Written:
     """The generator in a file of its own, and a bundle of the encoder that names it."""
-    from ganinv.core.io import sha256_file
-    from ganinv.export import bundle
+    from ganinv.core.safe.io import sha256_file
     from ganinv.generator.importer.bundle import save_bundle
+    from ganinv.interop import bundle
 
     path = _free(out / f"{file.stem}.safetensors")
     beside = _free(out / f"{file.stem}-generator.safetensors")

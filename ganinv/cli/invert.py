@@ -30,7 +30,7 @@ from ganinv.core.errors import ConfigError, DataError, explain
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ganinv.export.inverter import Inverter
+    from ganinv.interop.inverter import Inverter
 
 EXAMPLES = """examples:
   ganinv invert runs/NAME/checkpoints/best.ckpt photos --out inverted
@@ -176,7 +176,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _with_encoder(model: Any, words: str, path: Path) -> Inverter:
-    from ganinv.export.inverter import Inverter
+    from ganinv.interop.inverter import Inverter
 
     if not isinstance(model, Inverter):
         raise ConfigError(
@@ -198,7 +198,7 @@ def _device(name: str) -> str:
 
 
 def _settings(job: Job, items: list[tuple[str, str]], inverter: Inverter) -> dict[str, Any]:
-    from ganinv.core.io import sha256_file
+    from ganinv.core.safe.io import sha256_file
 
     return {
         "checkpoint_sha256": sha256_file(job.checkpoint),
@@ -220,7 +220,7 @@ def _done(job: Job, settings: dict[str, Any]) -> bool:
     Raises:
         ConfigError: OUT belongs to another command.
     """
-    from ganinv.core.io import write_atomic
+    from ganinv.core.safe.io import write_atomic
 
     finished, begun = job.out / "invert.json", job.parts / "settings.json"
     there = next((path for path in (finished, begun) if path.is_file()), None)
@@ -265,7 +265,7 @@ class Worker:
         """Invert a batch: its images, then its part; returns its number of images."""
         import torch
 
-        from ganinv.core.io import write_safetensors
+        from ganinv.core.safe.io import write_safetensors
 
         names, pixels, failed = [], [], []
         for name in self.job.batch(number):
@@ -301,7 +301,7 @@ class Worker:
 
     def _write(self, names: list[str], wp: Tensor, output: int) -> None:
         from ganinv.core.image import to_uint8
-        from ganinv.core.io import write_atomic
+        from ganinv.core.safe.io import write_atomic
         from ganinv.dataset.codec import encode
 
         shown = to_uint8(self.inverter.decode(wp)).permute(0, 2, 3, 1).cpu().numpy()
@@ -371,7 +371,7 @@ def _finish(job: Job, settings: dict[str, Any]) -> None:
     import numpy as np
     import torch
 
-    from ganinv.core.io import read_safetensors, write_atomic
+    from ganinv.core.safe.io import read_safetensors, write_atomic
 
     codes, names, failed = [], [], []
     for number in range(job.batches):

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from ganinv.core.errors import DataError, explain
-    from ganinv.trainer.state import read_state
+    from ganinv.run.status import read_state
 
     if not args.folder.is_dir():
         raise DataError(
@@ -73,7 +73,7 @@ def condition(state: dict[str, Any]) -> str:
     said = str(state["state"])
     if said not in ("starting", "running"):
         return said
-    from ganinv.trainer.state import is_there
+    from ganinv.run.status import is_there
 
     there = is_there(state["pid"], state["processes"], state["born"])
     silent = time.time() - state["time"] >= SILENT

@@ -114,7 +114,7 @@ def _sets(folder: Path) -> list[Path]:
 def _faults(index: Index, decode: bool, processes: int) -> list[str]:
     from tqdm import tqdm
 
-    from ganinv.core.io import sha256_file
+    from ganinv.core.safe.io import sha256_file
     from ganinv.dataset.index import shard_faults
     from ganinv.dataset.shard import process_context
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ganinv.core.errors import DataError, explain
 from ganinv.core.interface import SourceKind
-from ganinv.core.io import sha256_file
+from ganinv.core.safe.io import sha256_file
 from ganinv.dataset.codec import EXTENSIONS, Extension, Mode, decode
 from ganinv.dataset.remote import Far, Unreachable
 

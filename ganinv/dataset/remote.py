@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from ganinv.core.errors import ConfigError, DataError, explain
-from ganinv.core.io import sha256_file, write_atomic
+from ganinv.core.safe.io import sha256_file, write_atomic
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from webdataset import TarWriter
 from ganinv import __version__
 from ganinv.core.errors import DataError, explain
 from ganinv.core.interface import SourceKind
-from ganinv.core.io import sha256_file, write_atomic
+from ganinv.core.safe.io import sha256_file, write_atomic
 from ganinv.dataset.codec import Extension
 from ganinv.dataset.index import FORMAT, VERSION, Index, read_index
 

@@ -1,1 +1,1 @@
-"""Floor 5: everything about running a method: processes, precision, checkpoints, logs."""
+"""Floor 7: Lightning: strategy, precision, checkpoints, callbacks, loggers."""

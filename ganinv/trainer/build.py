@@ -1,10 +1,8 @@
-"""From a composed config to a Lightning trainer and a method ready to fit."""
+"""From `conf/trainer` to a Lightning trainer."""
 
 from __future__ import annotations
 
-import inspect
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +10,21 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from ganinv import __version__
 from ganinv.core.errors import ConfigError, explain
-from ganinv.loss.term import Terms
-from ganinv.method.base import Method
+from ganinv.run.checkpoint import AtomicCheckpointIO
+from ganinv.run.launch import Launched, place, resolve_size
+from ganinv.run.quiet import quieten
+from ganinv.run.status import State
+from ganinv.run.watchdog import Watching
 from ganinv.trainer.batch_norm import SyncBatchNorm
 from ganinv.trainer.callbacks import Clock, Telemetry
-from ganinv.trainer.checkpoint import AtomicCheckpointIO
 from ganinv.trainer.guards import CompareRanks, KeepNotFinite
-from ganinv.trainer.instantiate import make
-from ganinv.trainer.launch import Launched, place, resolve_size
 from ganinv.trainer.optimizers import Optimizers
 from ganinv.trainer.progress import Progress
-from ganinv.trainer.quiet import quieten
 from ganinv.trainer.saver import Saver
-from ganinv.trainer.state import State
 from ganinv.trainer.strategy import Replicas
-from ganinv.trainer.watch import Watching
 
 
 def build_trainer(
@@ -159,74 +152,5 @@ def _refuse_sweep(devices: int | str) -> None:
                 "its own",
                 "a launcher that starts the ranks of each job",
                 "hydra/launcher=submitit_slurm (docs/CLUSTER.md), or trainer.devices=1",
-            )
-        )
-
-
-def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool = True) -> Method:
-    """The method of the config around a generator, with the parts that the config names: `encoder`,
-    `loss` and `discriminator` are absent from the config of a method that has none.
-
-    Args:
-        cfg: the composed config.
-        generator: what `cfg.generator` describes.
-        training: False leaves out the losses, and with them the weights that only they need, and
-            what the networks would start from.
-    """
-    parts: dict[str, Any] = {"generator": generator, "optimizer": make(cfg.optimizer)}
-    if "encoder" in cfg:
-        encoder = make(cfg.encoder, _partial_=True, _convert_="all")
-        if not training and "trunk_weights" in encoder.keywords:
-            encoder = partial(encoder, trunk_weights=None)
-        known = {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
-        wanted = inspect.signature(encoder.func).parameters
-        parts["encoder"] = encoder(**{k: v for k, v in known.items() if k in wanted})
-        parts["task"] = make(cfg.task)
-    elif not cfg.task._target_.endswith(".Image"):
-        raise ConfigError(
-            explain(f"task={cfg.task._target_} with a method that has no encoder", "task=image",
-                    "leave task out")
-        )  # fmt: skip
-    if "loss" in cfg:
-        parts["loss"] = Terms(make(cfg.loss, _convert_="all") if training else {})
-        if training:
-            parts["loss"].refuse_nothing()
-    if "discriminator" in cfg:
-        parts["discriminator"] = make(cfg.discriminator, _convert_="all")
-    make_method = make(cfg.method, _partial_=True, _convert_="all")
-    if "task" in parts:
-        _refuse_channels(cfg, parts["task"].channels + make_method.func.read_besides)
-    method: Method = make_method(**parts)
-    method.identity = {
-        "config": OmegaConf.to_container(cfg, resolve=True),
-        "version": __version__,
-        "generator_source": getattr(generator, "source", None),
-        "generator_sha256": getattr(generator, "sha256", None),
-    }
-    return method
-
-
-def build_data(dataset: DictConfig, task: DictConfig, **options: Any) -> Any:
-    """The data module of a config's dataset, which also reads what its task reads beside images.
-
-    Args:
-        dataset: the config's dataset.
-        task: the config's task.
-        options: what to set otherwise.
-    """
-    wanted = make(task)
-    if wanted.reads is None:
-        return make(dataset, **options)
-    return make(dataset, source=wanted.reads, classes=wanted.channels, **options)
-
-
-def _refuse_channels(cfg: DictConfig, wanted: int) -> None:
-    given = cfg.encoder.input_nc
-    if given != wanted:
-        raise ConfigError(
-            explain(
-                f"encoder.input_nc={given} with the task {cfg.task._target_.rsplit('.', 1)[-1]}",
-                f"{wanted}, what the encoder is given to read",
-                f"set encoder.input_nc={wanted}",
             )
         )

@@ -25,6 +25,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ganinv.backbone import weights as weights_of
+from ganinv.config.build import build_method
+from ganinv.config.check import refuse_size
+from ganinv.config.instantiate import make
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.discriminator.stylegan import StyleGANDiscriminator
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
@@ -35,10 +38,7 @@ from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.loss.lpips import FILES, LPIPS
 from ganinv.loss.term import Term
 from ganinv.method.base import Method
-from ganinv.trainer.build import build_method
-from ganinv.trainer.check import refuse_size
-from ganinv.trainer.instantiate import make
-from ganinv.trainer.quiet import quieten
+from ganinv.run.quiet import quieten
 
 GIB = 2**30
 BACKBONES = {  # what loads a network -> its name among the weights, and the network itself

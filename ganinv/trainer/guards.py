@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganinv.core.errors import NotFinite, RunError, explain
 from ganinv.method.base import Method
+from ganinv.run.logs import say_aloud
 from ganinv.trainer.batch_norm import SyncBatchNorm2d
-from ganinv.trainer.logs import say_aloud
 
 
 def shared_tensors(method: Method) -> Iterator[tuple[str, Tensor]]:

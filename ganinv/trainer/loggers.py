@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from ganinv.core.io import write_atomic
+from ganinv.core.safe.io import write_atomic
 
 
 class CSVTable(Logger):

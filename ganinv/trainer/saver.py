@@ -8,8 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from ganinv.method.base import Method
+from ganinv.run.checkpoint import LAST, AtomicCheckpointIO
 from ganinv.trainer.callbacks import due, step_images
-from ganinv.trainer.checkpoint import LAST, AtomicCheckpointIO
 
 
 class Saver(pl.Callback):

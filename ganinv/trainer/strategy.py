@@ -22,8 +22,8 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from ganinv.trainer.launch import store
-from ganinv.trainer.watch import Watch
+from ganinv.run.launch import store
+from ganinv.run.watchdog import Watch
 
 BUCKET_BYTES = 64 << 20
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ganinv.backbone import weights
 from ganinv.core.errors import WeightsError, WeightsMissing
-from ganinv.core.io import sha256_file
+from ganinv.core.safe.io import sha256_file
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ import torch
 
 import ganinv
 from ganinv.cli.main import main
-from ganinv.core.io import read_safetensors
-from ganinv.export import official
-from ganinv.export.inverter import Inverter
+from ganinv.core.safe.io import read_safetensors
+from ganinv.evaluation.trained import load_trained
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.generator.importer.load import load_discriminator, load_generator
-from ganinv.trainer.checkpoint import load_trained
-from tests.export.models import TINY, inverter, stylegan2
-from tests.export.test_plain import idinvert_model
+from ganinv.interop import official
+from ganinv.interop.inverter import Inverter
 from tests.generator.nvidia_files import content, dump
+from tests.interop.models import TINY, inverter, stylegan2
+from tests.interop.test_plain import idinvert_model
 from tests.runs import ROOT, overrides, run
 
 
@@ -197,7 +197,7 @@ def test_a_discriminator_travels_along(trained, tmp_path, capsys):
 
 
 def test_idinvert_s_pair(tmp_path, capsys):
-    from ganinv.export import plain
+    from ganinv.interop import plain
 
     plain.write_genforce(tmp_path / "mine", idinvert_model())
     encoder, generator = (
@@ -225,8 +225,8 @@ def test_boundaries(tmp_path, capsys):
 
 
 def test_feature_networks(tmp_path, capsys):
-    from tests.export.test_feature import moco_file
     from tests.golden_tools import case
+    from tests.interop.test_feature import moco_file
 
     torch.save(moco_file(), tmp_path / "moco.pth.tar")
     assert "MoCo's ResNet-50" in ok(capsys, "import", tmp_path / "moco.pth.tar", "--out", tmp_path)

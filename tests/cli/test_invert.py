@@ -15,11 +15,11 @@ from ganinv.cli import invert
 from ganinv.cli._inputs import targets as targets_of
 from ganinv.cli.main import main
 from ganinv.core.image import to_uint8, to_unit
-from ganinv.core.io import sha256_file
-from ganinv.export import bundle
+from ganinv.core.safe.io import sha256_file
+from ganinv.evaluation.trained import load_trained
 from ganinv.generator.importer.bundle import save_bundle
-from ganinv.trainer.checkpoint import load_trained
-from tests.export.models import TINY, inverter, stylegan2
+from ganinv.interop import bundle
+from tests.interop.models import TINY, inverter, stylegan2
 
 
 def picture(seed, size):
@@ -143,7 +143,7 @@ def test_a_stopped_command_goes_on(trained, folder, tmp_path, capsys, monkeypatc
 
 
 def test_a_bundle_and_an_official_checkpoint(trained, folder, tmp_path, capsys):
-    from ganinv.export import official
+    from ganinv.interop import official
 
     checkpoint, _ = trained
     bundle = tmp_path / "m.safetensors"

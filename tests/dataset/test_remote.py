@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from ganinv.cli.main import main
 from ganinv.core.errors import ConfigError, DataError
-from ganinv.core.io import sha256_file
+from ganinv.core.safe.io import sha256_file
 from ganinv.dataset import remote
 from tests.dataset.server import serving
 from tests.dataset.sets import data_of, grey_set

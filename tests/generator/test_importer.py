@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ganinv.core.errors import WeightsError, WeightsMissing
-from ganinv.core.io import write_safetensors
 from ganinv.core.latent import repeat_w
+from ganinv.core.safe.io import write_safetensors
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.generator.importer import rosinality
 from ganinv.generator.importer.bundle import load_bundle, load_discriminator_state, save_bundle

@@ -14,9 +14,9 @@ from tests.house.tree import ENTRY_POINTS, FLOORS, ROOT, assert_none, at, parsed
 TOP = max(FLOORS.values())
 PLACE = {  # third-party module -> rooms that may import it
     "wandb": {"trainer"},
-    "hydra": {"trainer", "cli", *ENTRY_POINTS},
-    "omegaconf": {"trainer", "cli", *ENTRY_POINTS},
-    "torch.distributed": {"trainer", "core/rank.py"},
+    "hydra": {"config", "run", "trainer", "cli", *ENTRY_POINTS},
+    "omegaconf": {"config", "run", "evaluation", "trainer", "cli", *ENTRY_POINTS},
+    "torch.distributed": {"trainer", "run"},
     "pickle": set(), "dill": set(), "cloudpickle": set(), "joblib": set(), "marshal": set(),
 }  # fmt: skip
 WITHOUT_SYNC = ("method", "loss")  # rooms where a step is computed
@@ -62,8 +62,8 @@ def call_faults(path: Path, tree: ast.Module) -> Iterator[str]:
         if not isinstance(node, ast.Call):
             continue
         name, where = ast.unparse(node.func), at(path, node.lineno)
-        if name in ("torch.load", "torch.hub.load") and own != "ganinv/core/io.py":
-            yield f"{where}: {name}; read files through ganinv.core.io"
+        if name in ("torch.load", "torch.hub.load") and own != "ganinv/core/safe/io.py":
+            yield f"{where}: {name}; read files through ganinv.core.safe.io"
         if name in ("exec", "eval", "__import__"):
             yield f"{where}: {name}() runs text as code"
         for keyword in node.keywords:

@@ -21,9 +21,11 @@ FLOORS = {
     **dict.fromkeys(["backbone", "generator", "discriminator", "dataset", "optimizer", "task"], 1),
     **dict.fromkeys(["encoder", "loss", "metric"], 2),
     **dict.fromkeys(["inversion", "editing"], 3),
-    **dict.fromkeys(["method", "export"], 4),
-    "trainer": 5,
-    "cli": 6,
+    **dict.fromkeys(["method", "interop"], 4),
+    "config": 5,
+    "run": 6,
+    **dict.fromkeys(["trainer", "evaluation"], 7),
+    "cli": 8,
 }
 ENTRY_POINTS = ("train.py", "evaluate.py")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from ganinv.trainer.checkpoint import read_checkpoint
-from ganinv.trainer.state import read_state
+from ganinv.run.checkpoint import read_checkpoint
+from ganinv.run.status import read_state
+from tests.processes import environment
 from tests.runs import ROOT, overrides, tiny_generator_file
-from tests.trainer.processes import environment
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ddp]
 START = ROOT / "tests" / "slurm" / "start.sh"

@@ -13,12 +13,12 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 
+from ganinv.config.build import build_method
 from ganinv.dataset.module import AvatarData
-from ganinv.trainer.build import build_method
-from ganinv.trainer.checkpoint import read_checkpoint
+from ganinv.run.checkpoint import read_checkpoint
 from tests import runs
+from tests.processes import launch_ready
 from tests.runs import composed, overrides
-from tests.trainer.processes import launch_ready
 
 SHARE = 0.005  # of what training moved; Adam and Ranger make much of rounding in small gradients
 METHODS = ["psp", "e4e", "gan", "idinvert", "restyle_psp", "restyle_e4e", "bdinvert"]

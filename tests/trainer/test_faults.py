@@ -8,10 +8,10 @@ import time
 import pytest
 
 from ganinv.cli.runs import condition
-from ganinv.trainer.checkpoint import read_checkpoint
-from ganinv.trainer.state import read_state
+from ganinv.run.checkpoint import read_checkpoint
+from ganinv.run.status import read_state
+from tests.processes import finished, launch, launch_ready, start, torchrun
 from tests.runs import differences, overrides
-from tests.trainer.processes import finished, launch, launch_ready, start, torchrun
 
 pytestmark = [pytest.mark.ddp]
 TWO = ["trainer.devices=2", "dataset.batch_size=2"]

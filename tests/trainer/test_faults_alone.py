@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ganinv.trainer.checkpoint import read_checkpoint
-from ganinv.trainer.state import read_state
+from ganinv.run.checkpoint import read_checkpoint
+from ganinv.run.status import read_state
 from tests.dataset.server import serving
+from tests.processes import finished, launch, launch_ready, start
 from tests.runs import differences, overrides
-from tests.trainer.processes import finished, launch, launch_ready, start
 
 METHODS = ["psp", "e4e", "gan", "restyle_psp", "restyle_e4e", "idinvert", "bdinvert"]
 ENTRIES = ("state_dict", "optimizer_states", "images_seen")

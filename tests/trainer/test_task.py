@@ -10,7 +10,8 @@ from PIL import Image
 from evaluate import evaluate
 from ganinv.core.errors import ConfigError
 from ganinv.dataset import avatars
-from ganinv.trainer.checkpoint import load_trained, read_checkpoint
+from ganinv.evaluation.trained import load_trained
+from ganinv.run.checkpoint import read_checkpoint
 from tests.runs import ROOT, differences, overrides, run
 
 TASKS = ["psp_segmentation_avatars64", "psp_super_resolution_avatars64"]

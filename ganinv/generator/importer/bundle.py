@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ganinv.core.errors import WeightsError, explain
-from ganinv.core.io import read_safetensors, sha256_file, write_safetensors
+from ganinv.core.safe.io import read_safetensors, sha256_file, write_safetensors
 from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.generator.stylegan3 import StyleGAN3Generator

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain
-from ganinv.core.io import load_tensors, sha256_file
 from ganinv.core.network import filled
+from ganinv.core.safe.io import load_tensors, sha256_file
 from ganinv.generator.importer import genforce, nvidia, nvidia_state, rosinality
 from ganinv.generator.importer.bundle import AnyGenerator, load_bundle, load_discriminator_state
 from ganinv.generator.kind import refuse_kind

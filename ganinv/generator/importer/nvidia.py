@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain
 from ganinv.core.network import filled
-from ganinv.core.unpickle import Allowed, Machine, Unreadable
-from ganinv.core.unpickle_tensors import StoredTensor, tensor_names
+from ganinv.core.safe.unpickle import Allowed, Machine, Unreadable
+from ganinv.core.safe.unpickle_tensors import StoredTensor, tensor_names
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.generator.stylegan3 import StyleGAN3Generator
 

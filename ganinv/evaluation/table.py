@@ -1,0 +1,41 @@
+"""The table of an evaluation on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from ganinv.evaluation.result import Result
+
+ARROW = {"lower": "↓", "higher": "↑"}
+TIME = "ms/image ↓"
+
+
+def headings(result: Result) -> list[str]:
+    """The columns' headings, each with the arrow that points to better."""
+    return [f"{name} {ARROW[better]}" for name, better in result.better.items()]
+
+
+def cells(result: Result) -> list[list[str]]:
+    """A list of texts a row: inversion, values, time."""
+    return [
+        [row.inversion, *(number(row.values[name]) for name in result.better), f"{time:.3g}"]
+        for row in result.rows
+        for time in (row.ms_per_image,)
+    ]
+
+
+def number(value: float) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}"
+
+
+def show(result: Result, console: Console) -> None:
+    """Print the table."""
+    table = Table(title=None, header_style="bold")
+    table.add_column("inversion")
+    for heading in [*headings(result), TIME]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in cells(result):
+        table.add_row(*row)
+    console.print(table)

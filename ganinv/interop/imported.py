@@ -1,0 +1,198 @@
+"""The encoder checkpoints of other code bases -> an `Inverter`; the kind is read from the content.
+
+    pSp, e4e, ReStyle, HyperStyle's W encoder    {"state_dict": encoder.*, decoder.*, "opts",
+                                                  "latent_avg"}, see `export/official.py`
+    IDInvert                                     encoder and generator in a file each: `idinvert`
+
+The architecture comes from shapes: L from the generator, the input's channels from the first
+convolution, pyramid or not from latlayer1. `opts.encoder_type` is believed only about what shapes
+cannot show, which is whether rows are offsets from the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganinv.core.errors import WeightsError, explain
+from ganinv.generator.importer import rosinality
+from ganinv.generator.importer.bundle import AnyGenerator
+from ganinv.interop.encoder import build_encoder
+from ganinv.interop.inverter import STEPS, Inverter
+
+OFFSETS = {  # encoder_type -> whether rows 1 ... L-1 are offsets from row 0
+    "GradualStyleEncoder": False,
+    "BackboneEncoder": False,
+    "Encoder4Editing": True,
+    "ProgressiveBackboneEncoder": True,
+    "ResNetBackboneEncoder": False,
+    "ResNetProgressiveBackboneEncoder": True,
+}
+KINDS = {  # (pyramid, offsets) -> our class, where every row has a head
+    (True, False): "GradualStyleEncoder",
+    (True, True): "Encoder4Editing",
+    (False, False): "ReStyleEncoder",
+    (False, True): "ReStyleEncoder4Editing",
+}
+RESNET = {False: "ReStyleResNetEncoder", True: "ReStyleResNetEncoder4Editing"}  # offsets -> class
+WIDE = ("cars_encode",)  # dataset_type whose images are 192 x 256 px
+MAX_STEPS = 100
+
+
+def is_official(content: Any) -> bool:
+    """Whether a torch file holds an encoder and its generator as pSp's trainers write them."""
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    marks = {"encoder.input_layer.0.weight", "encoder.conv1.weight"}  # IR-SE50's, ResNet-34's
+    return isinstance(state, dict) and not marks.isdisjoint(state)
+
+
+def read(content: Mapping[str, Any]) -> Inverter:
+    """The content of a pSp, e4e, ReStyle or W-encoder checkpoint -> our networks.
+
+    Raises:
+        WeightsError: a class that ganinv does not have, a file that does not say which class it
+            is of, tensors missing or of another shape, averages that differ from row to row.
+    """
+    whole = content.get("state_dict", content)
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in whole.items()
+               if str(k).startswith(("encoder.", "decoder."))):  # fmt: skip
+        raise WeightsError("entries of state_dict that are no tensors; check the file")
+    state, decoder = _part(whole, "encoder."), _part(whole, "decoder.")
+    opts = content.get("opts")
+    opts = opts if isinstance(opts, dict) else {}
+    if not decoder:
+        raise WeightsError(
+            explain("a checkpoint with encoder.* and no decoder.*",
+                    "the generator beside the encoder, as the released trainers write it",
+                    "pass the whole checkpoint")
+        )  # fmt: skip
+    generator = rosinality.import_state(decoder, _average(content.get("latent_avg")))
+    generator.eval().requires_grad_(False)
+    kind = kind_of(state, opts.get("encoder_type"))
+    pyramid = "latlayer1.weight" in state
+    if pyramid and (kind in RESNET.values() or "n_iters_per_batch" in opts):
+        raise WeightsError(
+            explain("a ReStyle encoder with a feature pyramid", "one without, BackboneEncoder or "
+                    "ProgressiveBackboneEncoder", "pass such a model; ganinv has no other")
+        )  # fmt: skip
+    resnet = kind in RESNET.values()
+    architecture = {
+        "num_ws": generator.num_ws,
+        "w_dim": generator.w_dim,
+        "input_size": [192, 256] if opts.get("dataset_type") in WIDE else 256,
+        "input_nc": _shape(state, "conv1.weight" if resnet else "input_layer.0.weight")[1],
+        **({} if resnet else {"trunk": "ir_se50"}),
+        "trunk_weights": None,
+    }
+    steps = opts.get("n_iters_per_batch", STEPS)
+    return Inverter(
+        encoder=build_encoder(kind, architecture, state, f"a {kind} of {generator.num_ws} rows"),
+        generator=generator,
+        architecture=architecture,
+        start_from_w_avg=_start(kind, opts),
+        steps=steps if type(steps) is int and 0 < steps <= MAX_STEPS else STEPS,
+    )
+
+
+def _start(kind: str, opts: dict[str, Any]) -> bool:
+    """ReStyle adds the average whatever `opts` says."""
+    return kind.startswith("ReStyle") or bool(opts.get("start_from_latent_avg", True))
+
+
+def _part(state: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in state.items() if str(k).startswith(prefix)}
+
+
+def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
+    if key not in state or state[key].ndim != 4:
+        raise WeightsError(f"an encoder without {key}; expected pSp's, e4e's or ReStyle's")
+    return tuple(state[key].shape)
+
+
+def _average(value: Any) -> Tensor | None:
+    """`latent_avg` [L,512], [1,512] or [512] -> [512]; None where the file has none."""
+    if not isinstance(value, Tensor) or value.numel() == 0:
+        return None
+    rows = value.float().reshape(-1, value.shape[-1])
+    if not torch.equal(rows, rows[:1].expand_as(rows)):
+        raise WeightsError(
+            explain(f"a latent_avg of {len(rows)} rows that differ",
+                    "one w for all rows: ganinv's generators have one w_avg [D]",
+                    "train with the average of the generator")
+        )  # fmt: skip
+    return rows[0]
+
+
+def kind_of(state: Mapping[str, Tensor], encoder_type: Any) -> str:
+    """Our class for an encoder's tensors.
+
+    Args:
+        state: its state dict.
+        encoder_type: what the file calls it, if it does.
+
+    Raises:
+        WeightsError: not one of ours; or one whose name alone would tell how its rows combine, and
+            the file has none.
+    """
+    if "styles.0.linear.weight" not in state and "input_layer.0.weight" in state:
+        return "WPlusEncoder" if "output_layer_2.3.weight" in state else "WEncoder"
+    if encoder_type not in OFFSETS:
+        raise WeightsError(
+            explain(
+                f"a checkpoint with opts.encoder_type={str(encoder_type)[:60]!r}",
+                f"one of {', '.join(OFFSETS)}: the tensors alone do not tell whether rows are "
+                "offsets from the first one",
+                "pass the file that the training wrote, with its opts",
+            )
+        )
+    if "conv1.weight" in state:
+        return RESNET[OFFSETS[encoder_type]]
+    return KINDS["latlayer1.weight" in state, OFFSETS[encoder_type]]
+
+
+# ------------------------------------------------------------------ IDInvert
+
+
+def is_idinvert(content: Any) -> bool:
+    """Whether a torch file is an encoder of genforce/idinvert_pytorch."""
+    return isinstance(content, dict) and "block0.bn.bn.running_mean" in content
+
+
+def idinvert(state: Mapping[str, Tensor], generator: AnyGenerator) -> Inverter:
+    """A `*_encoder.pth` of IDInvert, with its generator.
+
+    Raises:
+        WeightsError: tensors missing or of another shape, or an encoder of another generator.
+    """
+    last = max(
+        (int(k[5:].split(".")[0]) for k in state if k[5:].split(".")[0].isdigit()), default=0
+    )
+    code = state.get(f"block{last}.fc.weight")
+    width = generator.num_ws * generator.w_dim
+    if code is None or code.ndim != 2 or code.shape[0] != width or last > 12:
+        given = "no code layer" if code is None else f"codes of {code.shape[0]} numbers"
+        raise WeightsError(
+            explain(f"an encoder with {given}",
+                    f"{width}: {generator.num_ws} rows of {generator.w_dim} for this generator",
+                    "pass the generator that the encoder was trained with")
+        )  # fmt: skip
+    channels = [v.shape[0] for k, v in state.items() if k.endswith(".wscale2.bias")]
+    stem = _shape(state, "block0.conv.weight")
+    architecture = {
+        "num_ws": generator.num_ws,
+        "w_dim": generator.w_dim,
+        "input_size": 2 ** (last + 1),
+        "input_nc": stem[1],
+        "channel_base": stem[0],
+        "channel_max": max([stem[0], *channels]),
+    }
+    kind = "DomainGuidedEncoder"
+    return Inverter(
+        encoder=build_encoder(kind, architecture, state, "an encoder of IDInvert"),
+        generator=generator,
+        architecture=architecture,
+        start_from_w_avg=False,
+    )

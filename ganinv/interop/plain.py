@@ -1,0 +1,66 @@
+"""State dicts for other code bases: NVIDIA's generators, and IDInvert's pair of files.
+
+    nvidia-state   see `generator/importer/nvidia_state.py`
+    genforce       files of genforce/idinvert_pytorch: `<name>_generator.pth` (StyleGAN, v1) and
+                   `<name>_encoder.pth`
+
+NVIDIA's own `.pkl` carries Python source that its loader executes; ganinv does not write that.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganinv.core.errors import ConfigError, explain
+from ganinv.core.safe.io import write_atomic
+from ganinv.generator.importer import genforce, nvidia_state
+from ganinv.generator.importer.bundle import AnyGenerator
+from ganinv.generator.stylegan import StyleGANGenerator
+from ganinv.interop.inverter import Inverter
+
+
+def write_nvidia(path: Path, generator: AnyGenerator) -> None:
+    """Write `nvidia-state`, atomically. Errors as `export_state`."""
+    _save(path, nvidia_state.export_state(generator))
+
+
+def write_genforce(folder: Path, model: Inverter | AnyGenerator) -> list[Path]:
+    """Write `<folder's name>_generator.pth` and, with an encoder, `..._encoder.pth`.
+
+    Raises:
+        ConfigError: another generator than StyleGAN (v1), or another encoder than IDInvert's.
+    """
+    generator = model.generator if isinstance(model, Inverter) else model
+    expected = "IDInvert's networks: a StyleGAN (v1) and DomainGuidedEncoder"
+    todo = "export with --to psp, e4e, restyle or safetensors"
+    if not isinstance(generator, StyleGANGenerator):
+        given = f"--to genforce, and a {type(generator).__name__}"
+        raise ConfigError(explain(given, expected, todo))
+    if isinstance(model, Inverter) and model.kind != "DomainGuidedEncoder":
+        given = f"--to genforce, and an encoder of class {model.kind}"
+        raise ConfigError(explain(given, expected, todo))
+    a = generator.architecture
+    if a["layerwise"] != a["final_tanh"]:
+        given = f"--to genforce, and layerwise={a['layerwise']}, final_tanh={a['final_tanh']}"
+        raise ConfigError(explain(given, "both or neither: its files record neither", todo))
+    written = [folder / f"{folder.name}_generator.pth"]
+    _save(written[0], _plain(genforce.export_state(generator, "idinvert")))
+    if isinstance(model, Inverter):
+        written.append(folder / f"{folder.name}_encoder.pth")
+        _save(written[1], _plain(model.encoder.state_dict()))
+    return written
+
+
+def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,148 @@
+"""Checkpoints as files: written whole or not at all, checked, found again."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from ganinv.core.errors import RunError, WeightsError, WeightsMissing, explain
+from ganinv.core.safe.io import load_tensors, write_atomic
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes to a temporary name, syncs and renames; reads with torch's restricted reader only. The
+    `last.ckpt` before the newest one stays as `previous.ckpt`.
+
+    Args:
+        asynchronous: serialise at once, but write to disk in a thread. One write is under way at a
+            time: the next save, and the end of the run, wait for it and raise what went wrong.
+    """
+
+    def __init__(self, *, asynchronous: bool) -> None:
+        super().__init__()
+        self._writer = ThreadPoolExecutor(1, "checkpoint") if asynchronous else None
+        self._pending: list[Future[None]] = []
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Save atomically.
+
+        Raises:
+            RunError: this file, or the one before, could not be written.
+        """
+        self.wait()
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        self.afterwards(lambda: _write(Path(path), buffer.getbuffer()))
+
+    def afterwards(self, job: Callable[[], None]) -> None:
+        """Do something once all writes before it are on disk."""
+        if self._writer is None:
+            job()
+        else:
+            self._pending.append(self._writer.submit(job))
+
+    def wait(self) -> None:
+        """Until everything is on disk.
+
+        Raises:
+            RunError: something could not be written.
+        """
+        pending, self._pending = self._pending, []
+        for future in pending:
+            future.result()
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: Any = None
+    ) -> dict[str, Any]:
+        """Load tensors and plain values; a file that needs more is refused."""
+        return read_checkpoint(path)
+
+
+def _write(path: Path, content: memoryview) -> None:
+    """Temporary name, sync, keep the one before, rename."""
+    try:
+        if path.name == LAST and path.is_file():
+            link = path.with_name(f".{PREVIOUS}")
+            link.unlink(missing_ok=True)
+            link.hardlink_to(path)
+            link.replace(path.with_name(PREVIOUS))
+            link.unlink(missing_ok=True)  # renaming a file onto its own link does nothing
+        write_atomic(path, content)
+    except OSError as error:
+        free = _free(path)
+        raise RunError(
+            explain(
+                f"the checkpoint {path} ({len(content) / 2**20:.1f} MiB) could not be written: "
+                f"{error.strerror or error}; {free} free there",
+                "a disk that takes it; the checkpoints written before are untouched",
+                "make room or make it writable, then python train.py <same options> resume=auto",
+            )
+        ) from error
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(path.parent).free / 2**20:.1f} MiB"
+    except OSError:
+        return "an unknown number of bytes"
+
+
+def newest_sound(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest whole checkpoint of a run, and the newer ones that are damaged, with the reason.
+
+    A checkpoint is a zip file with a checksum of every tensor; all of it is read.
+    """
+    best = sorted(folder.glob("best-*.ckpt"), reverse=True)
+    damaged: list[tuple[Path, str]] = []
+    for path in [folder / LAST, folder / PREVIOUS, *best]:
+        if not path.is_file():
+            continue
+        fault = damage(path)
+        if fault is None:
+            return path, damaged
+        damaged.append((path, fault))
+    return None, damaged
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's bytes, None when they are as they were written."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            bad = file.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        return f"cut short: {path.stat().st_size:,} bytes, {error}"
+    return None if bad is None else f"the checksum of {bad} does not fit"
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A ganinv training checkpoint as a dict, on the CPU.
+
+    Raises:
+        WeightsMissing: no such file.
+        WeightsError: unreadable, or not written by ganinv.
+    """
+    if not Path(path).is_file():
+        raise WeightsMissing(
+            f"no checkpoint at {path}; expected a .ckpt file that train.py wrote. To fix: pass "
+            "checkpoint=runs/<run>/checkpoints/best.ckpt"
+        )
+    checkpoint = load_tensors(path)
+    if not isinstance(checkpoint, dict) or "ganinv" not in checkpoint:
+        raise WeightsError(
+            f"{path} is not a ganinv checkpoint (no 'ganinv' entry); expected a .ckpt file that "
+            "train.py wrote"
+        )
+    return checkpoint

@@ -1,0 +1,274 @@
+"""The run's folder: named once for all ranks, never overwritten, found again to resume."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+
+from ganinv.core.errors import ConfigError, WeightsMissing, explain
+from ganinv.core.safe.io import write_atomic
+from ganinv.run.checkpoint import newest_sound
+from ganinv.run.launch import Place, agree, place
+from ganinv.run.status import beginning, is_there, read_state, update_state
+
+ENVIRONMENT = "GANINV_RUN_DIR"  # the same as run_dir=..., for job scripts
+ALIVE = 30.0  # seconds since the last heartbeat of a run that cannot be seen from here
+HERE = 3600.0  # the same where its process is seen: a validation may be long, a number used again
+
+
+@dataclass
+class Run:
+    """Where a run lives and what it starts from."""
+
+    folder: Path
+    resume: Path | None
+    wandb_id: str
+    config: dict[str, Any]  # resolved, plain Python
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.folder / "checkpoints"
+
+
+def open_run(cfg: DictConfig) -> Run:
+    """Rank 0 decides the run's folder and what it resumes, and all ranks go by it; leaves nothing
+    written; refuses to overwrite a run.
+
+    Raises:
+        ConfigError: run_dir holds another run and resume is not asked for, cannot be written, or a
+            value is missing.
+        WeightsMissing: resume names a checkpoint that is not there.
+        WeightsError: no checkpoint of the run to be resumed is whole.
+    """
+    missing = OmegaConf.missing_keys(cfg)
+    if missing:
+        key = sorted(missing)[0]
+        raise ConfigError(explain(f"no value for {key}", "one", f"add {key}=... to the command"))
+    decision = agree(lambda: _decide(cfg, place()))
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    resume = decision["resume"]
+    return Run(
+        folder=Path(decision["folder"]),
+        resume=None if resume is None else Path(resume),
+        wandb_id=decision["wandb_id"],
+        config=config,  # type: ignore[arg-type]
+    )
+
+
+def _decide(cfg: DictConfig, here: Place) -> dict[str, Any]:
+    """Folder, checkpoint and W&B id of the run. A job that its launcher starts again goes on with
+    its own run, whatever `resume` says."""
+    runs, resume = Path(cfg.runs), cfg.resume
+    given = os.environ.get(ENVIRONMENT) or cfg.run_dir
+    folder = None if given is None else Path(given)
+    if here.restarts:
+        folder = folder or _of_job(runs, here.job)
+        if folder is not None and newest_sound(folder / "checkpoints")[0] is not None:
+            _say(f"started again by {here.launcher} (restart {here.restarts})")
+            resume = "auto"
+    if resume == "auto":
+        folder = folder or newest_unfinished(runs, cfg.name)
+        if folder is not None:
+            _refuse_shared(folder)
+        resume = None if folder is None else _newest(folder)
+        found = f"continuing {folder} from {resume}"
+        _say(f"resume=auto: {found if resume else 'nothing to resume, so this is a new run'}")
+    elif resume is not None:
+        resume = Path(resume)
+        if not resume.is_file():
+            raise WeightsMissing(
+                explain(f"resume={resume}", "a checkpoint file", "pass a .ckpt or resume=auto")
+            )
+        folder = folder or resume.resolve().parent.parent
+    folder = folder or _new_folder(runs, cfg.name)
+    if (folder / "checkpoints").is_dir() and resume is None:
+        raise ConfigError(
+            explain(
+                f"run_dir={folder}, which already holds checkpoints",
+                "a new folder, or resume=auto",
+                "choose one; nothing was overwritten",
+            )
+        )
+    _refuse_shared(folder)
+    _refuse_unwritable(folder)
+    return {
+        "folder": str(folder),
+        "resume": None if resume is None else str(resume),
+        "wandb_id": read_state(folder).get("wandb_id") or secrets.token_hex(6),
+    }
+
+
+def _newest(folder: Path) -> Path | None:
+    """The newest checkpoint of a run that is whole; tells of those that are not."""
+    found, damaged = newest_sound(folder / "checkpoints")
+    for path, reason in damaged:
+        instead = f"using {found.name} instead" if found else "and there is no other"
+        _say(f"{path} is damaged ({reason}): {instead}")
+    return found
+
+
+def newest_unfinished(runs: Path, name: str) -> Path | None:
+    """The newest folder `<time>-<name>` in `runs` that has checkpoints, did not finish, and in
+    which no other job trains now."""
+    pattern = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}(-\w+)?")
+    found = [
+        folder
+        for folder in runs.glob("*")
+        if pattern.fullmatch(folder.name)
+        and any((folder / "checkpoints").glob("*.ckpt"))
+        and not (folder / "finished").exists()
+    ]
+    for folder in sorted(found, key=lambda folder: folder.name, reverse=True):
+        if not _in_use(read_state(folder)):
+            return folder
+        _say(f"resume=auto: {folder} is left alone, another run is under way there")
+    return None
+
+
+def _of_job(runs: Path, job: str) -> Path | None:
+    """The newest folder in `runs` that this very job began."""
+    found = [path.parent for path in runs.glob("*/state.json") if read_state(path.parent)]
+    mine = [folder for folder in found if read_state(folder).get("job") == job]
+    return max(mine, key=lambda folder: folder.name, default=None)
+
+
+def _new_folder(runs: Path, name: str) -> Path:
+    """`<time>-<name>`, behind it the number in a multirun and SLURM's of the job, for jobs of an
+    array start in one second; and another number when that is taken."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    hydra = HydraConfig.get()
+    numbers = [str(hydra.job.num)] if hydra.mode == RunMode.MULTIRUN else []
+    numbers += [f"j{job}"] if (job := os.environ.get("SLURM_JOB_ID")) else []
+    suffix = f"-{'_'.join(numbers)}" if numbers else ""
+    folder, again = runs / f"{stamp}-{name}{suffix}", 2
+    while folder.exists():
+        folder, again = runs / f"{stamp}-{name}{suffix}_{again}", again + 1
+    return folder
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Try the nearest folder that exists, before minutes are spent on loading. What a user may do
+    there only the file system knows: root may write nothing to many a shared disk."""
+    parent = folder.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".ganinv-", dir=parent))
+    except OSError as error:
+        _unwritable(folder, f"{parent}: {error.strerror}")
+
+
+def _unwritable(folder: Path, reason: str) -> None:
+    raise ConfigError(
+        explain(
+            f"the run's folder {folder} cannot be written: {reason}",
+            "a place for checkpoints and logs",
+            "pass runs=... or run_dir=..., or make it writable",
+        )
+    )
+
+
+@rank_zero_only
+def begin(run: Run) -> None:
+    """Make the run's folder, now that nothing can be refused any more, with its resolved config; a
+    run resumed with another config has both.
+
+    Raises:
+        ConfigError: it cannot be written, or another run is under way in it.
+    """
+    _refuse_shared(run.folder)
+    text = OmegaConf.to_yaml(OmegaConf.create(run.config)).encode()
+    path = run.folder / "config.yaml"
+    if path.is_file() and path.read_bytes() != text:
+        path = run.folder / f"config-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
+    try:
+        for unfinished in run.checkpoints.glob(".*.ckpt*"):  # of a run killed while it wrote
+            unfinished.unlink()
+        write_atomic(path, text)
+        (run.folder / "finished").unlink(missing_ok=True)  # a longer run goes on after its end
+        length = float(run.config["trainer"]["max_kimg"])
+        update_state(run.folder, **beginning(place().job, run.wandb_id, length))
+    except OSError as error:
+        _unwritable(run.folder, str(error))
+
+
+def _in_use(other: dict[str, Any]) -> bool:
+    """Whether another job than this one trains in the folder of this state, as far as can be seen
+    from here."""
+    if other.get("state") not in ("starting", "running") or other["job"] == place().job:
+        return False
+    age = time.time() - other["time"]
+    there = is_there(other["pid"], other["processes"], other["born"])
+    return age < ALIVE if there is None else there and age < HERE
+
+
+def _refuse_shared(folder: Path) -> None:
+    """Two runs in one folder would overwrite each other: one that is resumed while it still runs,
+    or two that were started in one second and chose one name."""
+    other = read_state(folder)
+    if _in_use(other):
+        raise ConfigError(
+            explain(
+                f"{folder}, where another run ({other['job']}, process {other['pid']} on "
+                f"{other['host']}) is under way",
+                "a folder for each run",
+                "stop that one first, pass run_dir=..., or, if it died elsewhere, start "
+                f"again in {ALIVE:.0f} s; nothing was overwritten",
+            )
+        )
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+@rank_zero_only
+def finish(run: Run, trainer: Any, method: Any) -> None:
+    """Mark a run that reached its end, and say where its results are and what to do next; a SLURM
+    job whose time is up goes back into the queue."""
+    last = run.checkpoints / "last.ckpt"
+    if method.interrupted:
+        _say(
+            f"\nInterrupted at {method.images_seen / 1000:.2f} kimg; saved {last}\n"
+            f"Continue:  python train.py <same options> resume={last}"
+        )
+        if method.interrupted == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
+            _requeue()
+        return
+    write_atomic(run.folder / "finished", b"")
+    best = run.checkpoints / "best.ckpt"
+    grids = sorted((run.folder / "grids").glob("*.png"))
+    lines = [f"\nDone: {method.images_seen / 1000:.2f} kimg in {run.folder}"]
+    shown = best if best.exists() else last
+    lines += [f"Checkpoint:  {shown}"]
+    lines += [f"Grid:        {grids[-1]}"] if grids else []
+    lines += [f"Next:        {line}" for line in method.next_commands(str(shown))]
+    _say("\n".join(lines))
+
+
+def _requeue() -> None:
+    """SLURM's way to say: run this job again."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = os.environ["SLURM_JOB_ID"]
+    job = job if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    if done.returncode == 0:
+        _say(f"SLURM will start job {job} again; it goes on from there")
+    else:
+        _say(f"scontrol requeue {job} failed ({done.stderr.strip()}): submit the job again")

@@ -1,0 +1,291 @@
+"""The ranks watch one another, so that no run hangs for hours without saying why.
+
+Each rank counts the places where ranks meet (every collective of the strategy) and its validation
+batches, and a thread of its own writes the count into the ranks' store every few seconds: a
+heartbeat. The thread ends its process, and says so, when
+
+- this rank stands still for `timeout`: whoever has a lower count and stands still as well is what
+  the others wait for, is named, and writes into its own log where it stands;
+- rank 0 finds that a rank's process is gone, or that its heartbeat stopped with its machine;
+- another rank has failed and left its reason;
+- the store is gone, and with it rank 0.
+
+A thread is needed because a rank that waits in a collective can do nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import json
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from ganinv.core.errors import USER_ERRORS, RunError, explain
+from ganinv.run.launch import another_connection
+from ganinv.run.logs import say_aloud
+from ganinv.run.status import is_there, processes
+
+EXIT_CODE = 70
+POLL = 2.0  # seconds
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)  # full, ill or gone
+SILENT = 60.0  # seconds without a heartbeat after which a rank counts as dead
+
+
+class Watch:
+    """This rank's view of the others.
+
+    Args:
+        rank: of this process.
+        world_size: number of ranks.
+        timeout: seconds that ranks wait for one another.
+    """
+
+    def __init__(self, *, rank: int, world_size: int, timeout: float) -> None:
+        self.rank, self.world_size, self.timeout = rank, world_size, timeout
+        self.silent = min(SILENT, timeout / 2)
+        self.poll = min(POLL, timeout / 4)
+        self.met, self.images_seen = 0, 0
+        self.waited = 0.0  # seconds in meetings, for the telemetry
+        self.children: list[subprocess.Popen[bytes]] = []  # ranks that this process started
+        self._since = time.monotonic()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._since = time.monotonic()
+        self._thread = threading.Thread(target=self._guarded, name="watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it; the other ranks are told that this one is done."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    @contextmanager
+    def meeting(self) -> Iterator[None]:
+        """A place where this rank waits for the others."""
+        self.arrive()
+        begun = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - begun
+        self._since = time.monotonic()
+
+    def arrive(self) -> None:
+        """This rank got a step further."""
+        self.met += 1
+        self.move()
+
+    def move(self) -> None:
+        """This rank works, between two meetings."""
+        self._since = time.monotonic()
+
+    def fail(self, reason: str) -> None:
+        """Leave the reason for the other ranks."""
+        self._ended.set()
+        store = another_connection(timedelta(seconds=10))
+        if not store.check(["failed"]):
+            store.set("failed", reason)
+
+    def verdict(self, error: str) -> str:
+        """Why the connection to another rank broke: what that rank said, or that it was killed."""
+        self._ended.set()
+        todo = "To go on: the same command, resume=auto"
+        try:
+            store = another_connection(timedelta(seconds=5))
+            for _ in range(10):
+                if store.check(["failed"]):
+                    return f"{store.get('failed').decode()}. {todo}"
+                others = self._others(store).items()
+                gone = [_named(rank, beat) for rank, beat in others if _killed(beat)]
+                if gone:
+                    return f"{', '.join(gone)} was killed. {todo}"
+                time.sleep(0.3)
+        except RuntimeError:
+            return f"rank 0 is gone ({error}). {todo}"
+        return f"the connection to another rank broke ({error}); see logs/ for its reason. {todo}"
+
+    # ------------------------------------------------------------------ the thread
+
+    def _guarded(self) -> None:
+        try:
+            self._run(another_connection(timedelta(seconds=30)))
+        except Exception as error:  # the store's errors are RuntimeErrors of many kinds
+            time.sleep(self.poll)  # the main thread may be about to say more
+            if not self._ended.is_set():
+                lost = str(error).splitlines()[0][:200]
+                self._die(f"rank 0, which keeps the ranks together, is gone ({lost})")
+
+    def _run(self, store: Store) -> None:
+        heard: dict[int, tuple[str, float]] = {}  # rank -> last heartbeat and when it was new
+        self._beat(store)
+        while not self._ended.wait(self.poll):
+            self._beat(store)
+            if store.check(["failed"]):
+                reason = store.get("failed").decode()
+                time.sleep(self.poll)
+                if not self._ended.is_set():
+                    self._die(f"stopped because {reason}")
+            if self.rank == 0:
+                self._listen(store, heard)
+            if time.monotonic() - self._since > self.timeout:
+                self._stuck(store)
+        if not store.check(["failed"]):
+            self._beat(store, done=True)
+
+    def _beat(self, store: Store, done: bool = False) -> None:
+        beat = {
+            "met": self.met,
+            "time": time.time(),
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "processes": processes(),
+            "idle": time.monotonic() - self._since,
+            "images_seen": self.images_seen,
+            "done": done,
+        }
+        store.set(f"beat/{self.rank}", json.dumps(beat))
+
+    def _others(self, store: Store) -> dict[int, dict[str, Any]]:
+        """The last heartbeat of every rank that has begun."""
+        begun = [r for r in range(self.world_size) if store.check([f"beat/{r}"])]
+        return {r: json.loads(store.get(f"beat/{r}")) for r in begun}
+
+    def _listen(self, store: Store, heard: dict[int, tuple[str, float]]) -> None:
+        now = time.monotonic()
+        for rank, beat in self._others(store).items():
+            mark = f"{beat['time']}"
+            if rank not in heard or heard[rank][0] != mark:
+                heard[rank] = mark, now
+            elif not beat["done"] and _killed(beat):
+                self._announce(store, f"{_named(rank, beat)} was killed")
+            elif not beat["done"] and now - heard[rank][1] > self.silent:
+                self._announce(
+                    store,
+                    f"{_named(rank, beat)} has given no sign for {self.silent:.0f} s: its process "
+                    "is stopped, or its machine is gone",
+                )
+
+    def _stuck(self, store: Store) -> None:
+        """Nothing moved here for `timeout`: name who is behind, unless they only take long."""
+        self._beat(store)
+        beats = self._others(store)
+        furthest = max(beat["met"] for beat in beats.values())
+        behind = {r: b for r, b in beats.items() if b["met"] < furthest}
+        if behind and all(b["idle"] < self.timeout - 2 * self.poll for b in behind.values()):
+            return
+        names = [_named(r, b) for r, b in behind.items()]
+        names += [f"rank {r}" for r in range(self.world_size) if r not in beats]
+        if self.met < furthest or not names:
+            print(f"rank {self.rank} stands here:", flush=True)
+            faulthandler.dump_traceback(all_threads=True)
+        else:
+            time.sleep(2 * self.poll)  # let the one that hangs write down where
+        who = ", ".join(names) or "no rank in particular (a collective itself hangs)"
+        self._announce(
+            store,
+            f"the ranks waited {self.timeout:.0f} s (trainer.timeout_minutes) for {who}; where it "
+            "stands is in its log",
+        )
+
+    def _announce(self, store: Store, reason: str) -> None:
+        if not store.check(["failed"]):
+            store.set("failed", reason)
+        self._die(store.get("failed").decode())
+
+    def _die(self, reason: str) -> None:
+        if self._ended.is_set():
+            return
+        text = f"\nRunError: rank {self.rank}: {reason}. To go on: the same command, resume=auto"
+        if self.rank == 0:
+            say_aloud(text)
+        else:
+            print(text, flush=True)
+            if "is gone" not in reason:
+                time.sleep(3 * self.poll)  # rank 0 speaks for all, and launchers end it with us
+        for child in self.children:
+            child.kill()  # a stopped process hears nothing else
+        os._exit(EXIT_CODE)  # the main thread cannot be woken from a collective
+
+
+def _killed(beat: dict[str, Any]) -> bool:
+    """Whether a process of this machine is certainly gone."""
+    return is_there(beat["pid"], beat["processes"]) is False
+
+
+def _named(rank: int, beat: dict[str, Any]) -> str:
+    return (
+        f"rank {rank} (process {beat['pid']} on {beat['host']}, "
+        f"{beat['images_seen'] / 1000:.2f} kimg)"
+    )
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """Whether a collective failed because another rank did."""
+    words = ("onnection", "gloo", "NCCL", "peer", "store")
+    known = isinstance(error, RuntimeError) and not isinstance(error, USER_ERRORS)
+    return known and any(word in str(error) for word in words)
+
+
+@contextmanager
+def explained(trainer: pl.Trainer) -> Iterator[None]:
+    """Turns what the machine did to a run into a sentence: a broken connection to a rank that
+    ended, a full disk.
+
+    Raises:
+        RunError: naming the rank that ended, and why if it has said so; or the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        given = f"{error.filename or 'a log, a table or a picture of the run'}: {error.strerror}"
+        todo = "make room or make it writable, then the same command with resume=auto"
+        raise RunError(explain(given, "a disk that takes what a run writes", todo)) from error
+    except RuntimeError as error:
+        watch = getattr(trainer.strategy, "watch", None)
+        if watch is None or not _is_lost_connection(error):
+            raise
+        raise RunError(watch.verdict(str(error).strip().splitlines()[0][:200])) from error
+
+
+class Watching(pl.Callback):
+    """Ends the watch with the run, and tells the other ranks why this one failed."""
+
+    @staticmethod
+    def _watch(trainer: pl.Trainer) -> Watch:
+        found = trainer.strategy.watch  # type: ignore[attr-defined]
+        assert isinstance(found, Watch)
+        return found
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        """For the message that names a rank."""
+        self._watch(trainer).images_seen = pl_module.images_seen
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        """Validations have few meetings."""
+        self._watch(trainer).move()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Tell the others; of a broken connection the cause is elsewhere."""
+        watch = getattr(trainer.strategy, "watch", None)
+        if watch is not None and not _is_lost_connection(exception):
+            reason = f"{type(exception).__name__}: {exception}".splitlines()[0]
+            watch.fail(f"rank {watch.rank} failed: {reason[:500]}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """In order: what comes now is each rank's own."""
+        self._watch(trainer).stop()

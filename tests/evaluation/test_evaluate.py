@@ -1,0 +1,126 @@
+"""evaluate.py on a real checkpoint: its numbers, its files, what it refuses."""
+
+import copy
+import csv
+import json
+import re
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+from PIL import Image
+
+from evaluate import evaluate
+from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
+from ganinv.core.image import to_uint8, to_unit
+from ganinv.evaluation.measure import Stopwatch
+from ganinv.evaluation.trained import load_trained
+from tests.runs import ROOT, overrides, run, tiny_generator_file
+
+
+def evaluated(*arguments):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = copy.deepcopy(compose("evaluate", overrides=list(arguments)))
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+    evaluate(cfg)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(assets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    run([*overrides("psp", *assets), f"run_dir={folder}", "trainer.max_kimg=0.008"])
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_the_numbers_are_those_of_the_reconstructions(checkpoint, capsys):
+    """Six test images in batches of four: recomputed here from the encoder and the generator."""
+    evaluated(f"checkpoint={checkpoint}", "batch_size=4", "pictures=5")
+    (folder,) = (checkpoint.parents[1] / "evaluation").iterdir()
+    content = json.loads((folder / "metrics.json").read_text())
+    with open(folder / "images.csv") as file:
+        per_image = list(csv.DictReader(file))
+    trained = load_trained(checkpoint)
+    data = _data(trained, checkpoint)
+    errors = []
+    for batch in data.once("test"):
+        x = to_unit(batch["image"])
+        x_hat = to_unit(to_uint8(trained.method.reconstruct(x)))
+        errors += (x_hat - x).square().mean((1, 2, 3)).tolist()
+    assert [float(row["mse"]) for row in per_image] == pytest.approx(errors, rel=1e-4)
+    assert content["rows"][0]["mse"] == pytest.approx(sum(errors) / 6, rel=1e-4)
+    assert content["images"] == 6 and content["split"] == "test"
+    assert content["generator_sha256"] == trained.identity["generator_sha256"]
+    assert {"mse", "psnr", "ssim", "lite0", "ms_per_image"} <= set(content["rows"][0])
+    assert Image.open(folder / "grid-encode.png").size == (5 * 66 + 2, 3 * 66 + 2)
+    assert (folder / "report.html").read_text().count("<figure>") == 5 + 6
+    out = capsys.readouterr().out
+    assert re.search(r"encode +│ +[0-9.]+ │", out) and str(folder / "report.html") in out
+
+
+def _data(trained, checkpoint):
+    from hydra.utils import instantiate
+
+    data = instantiate(trained.cfg.dataset)
+    data.prepare_data()
+    return data
+
+
+def test_a_report_is_never_written_over(checkpoint, tmp_path):
+    common = (f"checkpoint={checkpoint}", "limit=3", "metric=[distortion]")
+    folder = checkpoint.parents[1] / "evaluation"
+    before = set(folder.iterdir()) if folder.exists() else set()
+    evaluated(*common)
+    evaluated(*common)
+    assert len(set(folder.iterdir()) - before) == 2
+    evaluated(*common, f"output={tmp_path / 'report'}")
+    assert json.loads((tmp_path / "report/metrics.json").read_text())["images"] == 3
+    with pytest.raises(ConfigError, match="which exists; expected a folder.*nothing was overwr"):
+        evaluated(*common, f"output={tmp_path / 'report'}")
+
+
+def test_a_generator_that_moved_is_named_and_a_different_one_refused(checkpoint, assets, tmp_path):
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(assets[0].read_bytes())
+    common = (f"checkpoint={checkpoint}", "limit=2", "metric=[distortion]")
+    evaluated(*common, f"generator_weights={moved}", f"output={tmp_path / 'a'}")
+    torch.manual_seed(1)
+    (tmp_path / "b").mkdir()
+    other = tiny_generator_file(tmp_path / "b")
+    other.write_bytes(
+        other.read_bytes().replace(b"random weights for tests", b"another recipe of tests!"[:24])
+    )
+    with pytest.raises(WeightsError, match="trained on a generator with sha256"):
+        evaluated(*common, f"generator_weights={other}")
+
+
+def test_refusals(checkpoint, assets, tmp_path):
+    def refused(words, *arguments, error=ConfigError):
+        with pytest.raises(error, match=words):
+            evaluated(*arguments)
+
+    given = f"checkpoint={checkpoint}"
+    refused("no checkpoint; expected one that train.py wrote", "split=val")
+    refused("split=tset; expected one of train, val, test", given, "split=tset")
+    refused("limit=0; expected a whole number", given, "limit=0")
+    refused("no metric; expected at least one", given, "metric=[]")
+    refused("no checkpoint at /nowhere.ckpt", "checkpoint=/nowhere.ckpt", error=WeightsMissing)
+    if not torch.cuda.is_available():
+        refused("device=cuda; expected a device of this machine", given, "device=cuda")
+    junk = tmp_path / "junk.ckpt"
+    junk.write_bytes(b"PK\x03\x04" + b"\0" * 100)
+    refused("junk.ckpt", f"checkpoint={junk}", error=WeightsError)
+    folder = tmp_path / "gan"
+    run([*overrides("gan", *assets), f"run_dir={folder}", "trainer.max_kimg=0.004"])
+    gan = f"checkpoint={folder / 'checkpoints/last.ckpt'}"
+    refused("made by GAN, which has no encoder.*python train.py", gan)
+
+
+def test_the_first_batch_is_not_timed_unless_it_is_alone():
+    watch = Stopwatch(torch.device("cpu"))
+    watch.laps = [(100.0, 4), (2.0, 4), (1.0, 2)]
+    assert watch.ms_per_item() == pytest.approx(500)
+    watch.laps = watch.laps[:1]
+    assert watch.ms_per_item() == pytest.approx(25_000)
+    assert watch.time(1, max, 2, 3) == 3 and len(watch.laps) == 2

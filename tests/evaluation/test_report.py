@@ -1,0 +1,80 @@
+"""What an evaluation writes: JSON that parses, a page that needs nothing, pictures that tell."""
+
+import base64
+import csv
+import io
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from ganinv.evaluation import report, table
+from ganinv.evaluation.result import Picture, Result, Row
+
+
+def picture(key, value, error=0):
+    image = torch.full((3, 4, 6), value, dtype=torch.uint8)
+    return Picture(key, image, image + error, {"mse": 0.25, "psnr": float("inf")})
+
+
+@pytest.fixture
+def result():
+    pictures = [picture("a", 10), picture("<b>", 10, 128)]
+    row = Row(
+        "encode",
+        {"mse": 0.25, "psnr": float("inf")},
+        1.5,
+        [p.values for p in pictures],
+        pictures,
+        pictures[1:],
+    )
+    better = {"mse": "lower", "psnr": "higher"}
+    return Result({"checkpoint": "runs/a & b.ckpt", "split": "test"}, better, ["a", "<b>"], [row])
+
+
+def test_json_has_no_number_that_json_does_not_know(result):
+    content = json.loads(result.json(), parse_constant=pytest.fail)
+    assert content["rows"] == [
+        {"inversion": "encode", "ms_per_image": 1.5, "mse": 0.25, "psnr": None}
+    ]
+    assert content["images"] == 2 and content["checkpoint"] == "runs/a & b.ckpt"
+
+
+def test_csv_has_a_line_an_image(result):
+    rows = list(csv.DictReader(io.StringIO(result.csv())))
+    assert [(row["key"], row["mse"]) for row in rows] == [("a", "0.25"), ("<b>", "0.25")]
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_it_is_given(result):
+    html = report.page(result, "PSp on test")
+    assert not re.search(r"(src|href)=['\"](?!data:)", html)
+    assert "&lt;b&gt;" in html and "<b>" not in html and "a &amp; b.ckpt" in html
+    found = re.findall(r"data:image/png;base64,([^']+)'", html)
+    assert len(found) == 3
+    first = Image.open(io.BytesIO(base64.b64decode(found[0])))
+    assert first.size == (18, 4)  # input, reconstruction, error
+
+
+def test_the_error_is_black_where_equal_and_white_at_half_the_range(result):
+    first, second = result.rows[0].first
+    assert report.error_map(first.image, first.reconstruction).max() == 0
+    assert report.error_map(second.image, second.reconstruction).min() == 255
+
+
+def test_the_grid_has_inputs_over_reconstructions_over_errors():
+    pictures = [picture(str(i), i) for i in range(10)]
+    grid = report.grid(pictures)
+    assert grid.size == (8 * 8 + 2, 6 * 6 + 2)  # eight columns of 6 px, six rows of 4 px, borders
+    assert grid.getpixel((2 + 8 * 3, 2)) == (3, 3, 3)
+    assert grid.getpixel((2, 2 + 6)) == (0, 0, 0)  # the reconstruction of image 0
+    assert grid.getpixel((2 + 8 * 2, 2 + 6 * 3)) == (255, 255, 255)  # nothing in the last row
+
+
+def test_the_table_points_to_better(result):
+    buffer = io.StringIO()
+    table.show(result, Console(file=buffer, width=80))
+    text = buffer.getvalue()
+    assert "mse ↓" in text and "psnr ↑" in text and "ms/image ↓" in text and "0.25" in text
