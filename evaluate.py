@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from ganinv.config.build import build_data
 from ganinv.config.check import check
-from ganinv.config.instantiate import make
+from ganinv.config.instantiate import instantiate
 from ganinv.core.errors import USER_ERRORS
 from ganinv.evaluation.measure import (
     device_of,
@@ -38,11 +38,11 @@ def evaluate(cfg: DictConfig) -> None:
     data = build_data(dataset, trained.cfg.task, batch_size=cfg.batch_size)
     check(method.generator, data, [cfg.split])
     data.prepare_data()
-    inversions = {name: make(part, model=method) for name, part in cfg.inversion.items()}
-    metrics = [make(part, _convert_="all").to(device) for part in cfg.metric.values()]
+    inversions = {name: instantiate(part, model=method) for name, part in cfg.inversion.items()}
+    metrics = [instantiate(part, _convert_="all").to(device) for part in cfg.metric.values()]
     result = measure(
         method,
-        data.once(cfg.split),
+        data.eval_dataloader(cfg.split),
         min(data.count(cfg.split), cfg.limit or sys.maxsize),
         inversions,
         metrics,

@@ -1,6 +1,6 @@
 """Train an inversion encoder (or a generator): compose, build, fit.
 
-python train.py                                         the embedded domain, CPU, minutes
+python train.py                                         the built-in domain, CPU, minutes
 python train.py method=e4e generator=stylegan2_ffhq1024 dataset=ffhq256 trainer=ddp
 python train.py --help                                  every group and key
 """
@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 
 from ganinv.config.build import build_data, build_method
 from ganinv.config.check import check
-from ganinv.config.instantiate import make
+from ganinv.config.instantiate import instantiate
 from ganinv.core.errors import USER_ERRORS
 from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.folder import begin, finish, open_run
-from ganinv.run.launch import place
-from ganinv.run.logs import kept_log
-from ganinv.run.watchdog import explained
+from ganinv.run.launch import rank_info
+from ganinv.run.logs import rank_log
+from ganinv.run.watchdog import friendly_errors
 from ganinv.trainer.dry import dry_run
 
 
@@ -30,24 +30,24 @@ def train(cfg: DictConfig) -> int:
         return 0
     run = open_run(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
-    generator = make(cfg.generator)
+    generator = instantiate(cfg.generator)
     data = build_data(cfg.dataset, cfg.task)
     check(generator, data)
     method = build_method(cfg, generator)
     if run.resume is not None:
-        method.refuse_other(read_checkpoint(run.resume))
-    loggers = make(cfg.logger, _partial_=True)(
+        method.check_checkpoint(read_checkpoint(run.resume))
+    loggers = instantiate(cfg.logger, _partial_=True)(
         run_dir=run.folder, run_id=run.wandb_id, hyperparameters=run.config
     )
-    trainer = make(cfg.trainer, _partial_=True)(
+    trainer = instantiate(cfg.trainer, _partial_=True)(
         run_dir=run.folder, loggers=loggers, batch_size=data.batch_size
     )
     begin(run)
-    with kept_log(run.folder, place().rank):
-        with explained(trainer):
+    with rank_log(run.folder, rank_info().rank):
+        with friendly_errors(trainer):
             trainer.fit(method, datamodule=data, ckpt_path=run.resume, weights_only=True)
         finish(run, trainer, method)
-    return method.interrupted if place().rank == 0 else 0
+    return method.interrupted if rank_info().rank == 0 else 0
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

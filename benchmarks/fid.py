@@ -21,7 +21,7 @@ from ganinv.core.image import to_uint8, to_unit
 from ganinv.core.interface import Generator
 from ganinv.core.latent import repeat_w
 from ganinv.core.safe.io import write_atomic
-from ganinv.core.seed import mix, randn_rows
+from ganinv.core.seed import derive_seed, randn_rows
 from ganinv.dataset import avatars
 from ganinv.generator.importer.load import load_generator
 from ganinv.metric.fid import FID
@@ -36,9 +36,9 @@ def faces(first: int, numbers: range) -> Tensor:
 
 @torch.no_grad()
 def samples(generator: Generator, numbers: range) -> Tensor:
-    z = randn_rows([mix("fid", i) for i in numbers], (generator.z_dim,), "cpu")
+    z = randn_rows([derive_seed("fid", i) for i in numbers], (generator.z_dim,), "cpu")
     wp = repeat_w(generator.mapping(z), generator.num_ws)
-    seeds = [mix("noise", i) for i in numbers]
+    seeds = [derive_seed("noise", i) for i in numbers]
     return to_unit(to_uint8(generator.synthesis(wp, noise="random", seeds=seeds)))
 
 
@@ -61,8 +61,8 @@ def main() -> None:
     result = {
         "weights": args.weights,
         "images": args.images,
-        "fid_lite0": round(ours.of_set()["fid_lite0"], 1),
-        "floor": round(floor.of_set()["fid_lite0"], 1),
+        "fid_lite0": round(ours.compute()["fid_lite0"], 1),
+        "floor": round(floor.compute()["fid_lite0"], 1),
     }
     print(result)
     write_atomic(args.json, (json.dumps(result, indent=1) + "\n").encode())

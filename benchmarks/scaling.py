@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py [--ranks 1 2 4] [--batch 16] [--steps 60] [--json FILE]
 
-Trains pSp on the embedded domain, the same total batch each time, one thread a process. Reports
+Trains pSp on the built-in domain, the same total batch each time, one thread a process. Reports
 images per second, the share of time that ranks wait for one another (the all-reduce and the
 slower rank), and the bytes that a rank hands to all-reduces in a step. Then writes a checkpoint of
 256 MiB, to see how long serialising and syncing take here. docs/CLUSTER.md works with the numbers.

@@ -84,7 +84,7 @@ def our_rate(out: Path, batches: int, floats: bool) -> float:
         stream,
         batches=positions,
         samples=len(index),
-        max_bad_share=0.0,
+        max_bad_fraction=0.0,
         num_workers=0,
         pin_memory=False,
     )

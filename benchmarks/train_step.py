@@ -47,7 +47,7 @@ from ganinv.loss.perceptual import Perceptual
 from ganinv.loss.pixel import L2
 from ganinv.loss.term import Terms
 from ganinv.method.e4e import E4E
-from ganinv.method.inverting import Inverting
+from ganinv.method.inverting import EncoderMethod
 from ganinv.method.psp import PSp
 from ganinv.optimizer.ranger import Ranger
 from ganinv.run.quiet import quieten
@@ -57,7 +57,7 @@ RANGER = {"lr": 1e-4, "alpha": 0.5, "k": 6, "betas": (0.95, 0.999)}
 RANGER |= {"n_sma_threshold": 5, "eps": 1e-5, "weight_decay": 0.0}
 
 
-def build(name: str, size: str, fused: bool) -> Inverting:
+def build(name: str, size: str, fused: bool) -> EncoderMethod:
     """A method with fresh networks."""
     torch.manual_seed(0)
     if size == "avatars":
@@ -84,7 +84,7 @@ def build(name: str, size: str, fused: bool) -> Inverting:
     terms: dict[str, Any] = {"l2": L2(weight=1.0)}
     terms["perceptual"] = Perceptual(weight=0.8, backbone=efficientnet_lite0(weights=None))
     common: dict[str, Any] = {"generator": generator, "optimizer": lambda p: Ranger(p, **RANGER)}
-    common |= {"start_from_w_avg": True, "noise": "random", "seed": 0, "accumulate": 1}
+    common |= {"start_from_w_avg": True, "noise": "random", "seed": 0, "micro_batches": 1}
     common["task"] = Image()
     common |= {"clip_norm": None, "max_nonfinite": 10}
     if name == "psp":

@@ -24,14 +24,14 @@ def task_of(inverter: Inverter, name: str | None) -> Task:
     Raises:
         ConfigError: nobody says how the encoder's channels come from an image.
     """
-    from ganinv.config.instantiate import make
+    from ganinv.config.instantiate import instantiate
     from ganinv.task.image import Image
     from ganinv.task.paired import Segmentation, Sketch
 
     trained = inverter.config.get("task")
     channels = inverter.image_channels
     if name is None and trained is not None:
-        task: Task = make(_node(trained))
+        task: Task = instantiate(_node(trained))
     elif name in (None, "image"):
         task = Image()
     elif name == "sketch":
@@ -116,6 +116,8 @@ def rows_of(text: str | None, num_ws: int) -> list[int]:
         rows += range(int(edges[0]), int(edges[-1]) + 1)
     if not rows or max(rows) >= num_ws:
         raise ConfigError(
-            explain(f"--mix-rows {text}", f"rows from 0 to {num_ws - 1}", "e.g. --mix-rows 8-17")
+            explain(
+                f"--mix-layers {text}", f"rows from 0 to {num_ws - 1}", "e.g. --mix-layers 8-17"
+            )
         )
     return sorted(set(rows))

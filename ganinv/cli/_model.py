@@ -18,8 +18,8 @@ from ganinv.interop import bundle, imported
 from ganinv.interop.encoder import ENCODERS, close_heads
 from ganinv.interop.inverter import STEPS, Inverter
 from ganinv.method.gan import GAN
-from ganinv.method.inverting import Inverting
-from ganinv.method.restyle import Refining
+from ganinv.method.inverting import EncoderMethod
+from ganinv.method.restyle import IterativeRefinement
 
 
 def open_model(path: Path, generator: Path | None = None) -> tuple[Inverter | AnyGenerator, str]:
@@ -39,8 +39,8 @@ def open_model(path: Path, generator: Path | None = None) -> tuple[Inverter | An
             explain(f"no file {path}", "a checkpoint, a bundle or a generator", "check the path")
         )
     if path.suffix == ".safetensors":
-        _, told = read_safetensors(path)
-        if told.get("format") == bundle.FORMAT:
+        _, metadata = read_safetensors(path)
+        if metadata.get("format") == bundle.FORMAT:
             found = bundle.load(path, generator)
             return found, f"{found.kind}, a bundle"
         return _generator(path)
@@ -84,7 +84,7 @@ def of_trained(trained: Trained, path: Path) -> tuple[Inverter | AnyGenerator, s
     assert isinstance(config, dict)
     node: dict[str, Any] = dict(config.get("encoder") or {})
     kind = str(node.pop("_target_", "")).rpartition(".")[2]
-    if not isinstance(method, Inverting) or kind not in ENCODERS:
+    if not isinstance(method, EncoderMethod) or kind not in ENCODERS:
         raise ConfigError(
             explain(f"{path}, made by {type(method).__name__} with encoder {kind or 'none'}",
                     f"an encoder of class {', '.join(ENCODERS)}",
@@ -103,7 +103,7 @@ def of_trained(trained: Trained, path: Path) -> tuple[Inverter | AnyGenerator, s
         generator=generator,  # type: ignore[arg-type]
         architecture=architecture,
         start_from_w_avg=method.start_from_w_avg,
-        steps=method.refinements if isinstance(method, Refining) else STEPS,
+        steps=method.refinements if isinstance(method, IterativeRefinement) else STEPS,
         config={str(key): value for key, value in config.items()},
     )
     return inverter, f"{kind} trained by {type(method).__name__}, {words}"

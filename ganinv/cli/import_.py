@@ -83,8 +83,8 @@ def _boundary(file: Path, out: Path) -> Written:
 
     found = read_boundary(file)
     path = _free(out / f"{file.stem}.safetensors")
-    told = {"format": "ganinv-boundary", "rows": found.rows, "source": file.name}
-    write_safetensors(path, {"boundary": found.direction}, told)
+    metadata = {"format": "ganinv-boundary", "rows": found.rows, "source": file.name}
+    write_safetensors(path, {"boundary": found.direction}, metadata)
     shape = "x".join(map(str, found.direction.shape))
     rows = "all rows" if found.rows is None else f"rows {found.rows}"
     return [(path, f"a boundary, {shape}, {rows}")]
@@ -145,8 +145,8 @@ def _base_code(file: Path, out: Path, content: dict[str, Any]) -> Written:
 
     architecture, state = feature.base_code(content)
     path = _free(out / f"{file.stem}.safetensors")
-    told = {"format": "ganinv-encoder", "kind": "BaseCodeEncoder", "architecture": architecture}
-    write_safetensors(path, state, told)
+    metadata = {"format": "ganinv-encoder", "kind": "BaseCodeEncoder", "architecture": architecture}
+    write_safetensors(path, state, metadata)
     return [(path, f"BDInvert's base-code encoder, {json.dumps(architecture)}")]
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   ganinv invert runs/NAME/checkpoints/best.ckpt photos --out inverted
   ganinv invert e4e_ffhq_encode.pt aligned --out inverted --batch-size 16 --processes 2
-  ganinv invert runs/NAME/checkpoints/best.ckpt masks --out faces --outputs 5 --mix-rows 8-17
+  ganinv invert runs/NAME/checkpoints/best.ckpt masks --out faces --outputs 5 --mix-layers 8-17
 
 Images are turned upright, cropped to the encoder's aspect and resized, as ganinv shard does. Faces
 must be aligned as the encoder's training images were.
@@ -72,7 +72,9 @@ def add_parser(subparsers: Any) -> None:
         "--outputs", type=int, default=1, metavar="N", help="images for each input: the first from "
         "its own code, the others with rows drawn anew (style mixing)",
     )  # fmt: skip
-    parser.add_argument("--mix-rows", metavar="A-B", help="rows that are drawn; default 8 of 18 on")
+    parser.add_argument(
+        "--mix-layers", metavar="A-B", help="rows that are drawn; default 8 of 18 on"
+    )
     parser.add_argument("--mix-alpha", type=float, default=1.0, help="how far, default 1: entirely")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn, default 0")
     parser.add_argument("--generator", type=Path, metavar="FILE", help="where it has moved")
@@ -94,7 +96,7 @@ class Job:
     processes: int
     task: str | None
     outputs: int
-    mix_rows: list[int]
+    mix_layers: list[int]
     mix_alpha: float
     seed: int
 
@@ -144,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         processes=args.processes,
         task=args.task,
         outputs=args.outputs,
-        mix_rows=rows_of(args.mix_rows, inverter.num_ws),
+        mix_layers=rows_of(args.mix_layers, inverter.num_ws),
         mix_alpha=args.mix_alpha,
         seed=args.seed,
     )
@@ -210,7 +212,9 @@ def _settings(job: Job, items: list[tuple[str, str]], inverter: Inverter) -> dic
         "num_ws": inverter.num_ws,
         "w_dim": inverter.w_dim,
         "task": type(task_of(inverter, job.task)).__name__,
-        "mixing": [job.outputs, job.mix_rows, job.mix_alpha, job.seed] if job.outputs > 1 else None,
+        "mixing": [job.outputs, job.mix_layers, job.mix_alpha, job.seed]
+        if job.outputs > 1
+        else None,
     }
 
 
@@ -282,22 +286,21 @@ class Worker:
                 for output in range(self.job.outputs):
                     self._write(names, self._mixed(wp, names, output), output)
             codes = wp.float().cpu()
-        told = {"names": names, "failed": failed}
-        write_safetensors(self.job.part(number), {"wp": codes}, told)
+        metadata = {"names": names, "failed": failed}
+        write_safetensors(self.job.part(number), {"wp": codes}, metadata)
         return len(names) + len(failed)
 
     def _mixed(self, wp: Tensor, names: list[str], output: int) -> Tensor:
         """The codes of an output: the first are the encoder's own, the others mixed."""
         if output == 0:
             return wp
-        from ganinv.core.seed import mix as seed_of
-        from ganinv.core.seed import randn_rows
+        from ganinv.core.seed import derive_seed, randn_rows
         from ganinv.editing.mix import mix
 
         generator = self.inverter.generator
-        seeds = [seed_of(self.job.seed, "mix", name, output) for name in names]
+        seeds = [derive_seed(self.job.seed, "mix", name, output) for name in names]
         w = generator.mapping(randn_rows(seeds, (generator.z_dim,), self.device))
-        return mix(wp, w, self.job.mix_rows, self.job.mix_alpha)
+        return mix(wp, w, self.job.mix_layers, self.job.mix_alpha)
 
     def _write(self, names: list[str], wp: Tensor, output: int) -> None:
         from ganinv.core.image import to_uint8
@@ -375,10 +378,10 @@ def _finish(job: Job, settings: dict[str, Any]) -> None:
 
     codes, names, failed = [], [], []
     for number in range(job.batches):
-        tensors, told = read_safetensors(job.part(number))
+        tensors, metadata = read_safetensors(job.part(number))
         codes.append(tensors["wp"])
-        names += told["names"]
-        failed += told["failed"]
+        names += metadata["names"]
+        failed += metadata["failed"]
     wp = torch.cat(codes)
     for name, save in (("latents.pt", torch.save), ("latents.npy", None)):
         buffer = io.BytesIO()
@@ -387,8 +390,8 @@ def _finish(job: Job, settings: dict[str, Any]) -> None:
         else:
             np.save(buffer, wp.numpy(), allow_pickle=False)
         write_atomic(job.out / name, buffer.getvalue())
-    told = {"settings": settings, "images": names, "failed": failed}
-    write_atomic(job.out / "invert.json", json.dumps(told, indent=1).encode())
+    metadata = {"settings": settings, "images": names, "failed": failed}
+    write_atomic(job.out / "invert.json", json.dumps(metadata, indent=1).encode())
     shutil.rmtree(job.parts)
     shape = "x".join(map(str, wp.shape))
     print(f"{job.out}: {len(names)} images, latents.pt and latents.npy [{shape}]")

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 def _verify_far(address: str, decode: bool) -> int:
     """Fetch every tar anew, one at a time, into a temporary folder, and check it there."""
     from ganinv.dataset.index import shard_faults
-    from ganinv.dataset.remote import Far, Unreachable, fetch_set
+    from ganinv.dataset.remote import RemoteShards, Unreachable, fetch_set
 
     sets, refusals = [], []
     for part in ("", "/train", "/val", "/test"):
@@ -82,7 +82,7 @@ def _verify_far(address: str, decode: bool) -> int:
                 place = Path(name) / "set"
                 shutil.copytree(far.folder, place, ignore=shutil.ignore_patterns("*.tar", ".*"))
                 try:
-                    os.close(Far(far.address, place, far.limit).open(entry))
+                    os.close(RemoteShards(far.address, place, far.limit).open(entry))
                     faults += shard_faults(place, number, decode) if decode else []
                 except Unreachable as error:
                     faults.append(str(error))

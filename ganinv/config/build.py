@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ganinv import __version__
-from ganinv.config.instantiate import make
+from ganinv.config.instantiate import instantiate
 from ganinv.core.errors import ConfigError, explain
 from ganinv.loss.term import Terms
 from ganinv.method.base import Method
@@ -26,31 +26,31 @@ def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool 
         training: False leaves out the losses, and with them the weights that only they need, and
             what the networks would start from.
     """
-    parts: dict[str, Any] = {"generator": generator, "optimizer": make(cfg.optimizer)}
+    parts: dict[str, Any] = {"generator": generator, "optimizer": instantiate(cfg.optimizer)}
     if "encoder" in cfg:
-        encoder = make(cfg.encoder, _partial_=True, _convert_="all")
+        encoder = instantiate(cfg.encoder, _partial_=True, _convert_="all")
         if not training and "trunk_weights" in encoder.keywords:
             encoder = partial(encoder, trunk_weights=None)
         known = {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
         wanted = inspect.signature(encoder.func).parameters
         parts["encoder"] = encoder(**{k: v for k, v in known.items() if k in wanted})
-        parts["task"] = make(cfg.task)
+        parts["task"] = instantiate(cfg.task)
     elif not cfg.task._target_.endswith(".Image"):
         raise ConfigError(
             explain(f"task={cfg.task._target_} with a method that has no encoder", "task=image",
                     "leave task out")
         )  # fmt: skip
     if "loss" in cfg:
-        parts["loss"] = Terms(make(cfg.loss, _convert_="all") if training else {})
+        parts["loss"] = Terms(instantiate(cfg.loss, _convert_="all") if training else {})
         if training:
-            parts["loss"].refuse_nothing()
+            parts["loss"].check_any_term()
     if "discriminator" in cfg:
-        parts["discriminator"] = make(cfg.discriminator, _convert_="all")
-    make_method = make(cfg.method, _partial_=True, _convert_="all")
+        parts["discriminator"] = instantiate(cfg.discriminator, _convert_="all")
+    make_method = instantiate(cfg.method, _partial_=True, _convert_="all")
     if "task" in parts:
-        _refuse_channels(cfg, parts["task"].channels + make_method.func.read_besides)
+        _check_channels(cfg, parts["task"].channels + make_method.func.extra_input_channels)
     method: Method = make_method(**parts)
-    method.identity = {
+    method.provenance = {
         "config": OmegaConf.to_container(cfg, resolve=True),
         "version": __version__,
         "generator_source": getattr(generator, "source", None),
@@ -67,13 +67,13 @@ def build_data(dataset: DictConfig, task: DictConfig, **options: Any) -> Any:
         task: the config's task.
         options: what to set otherwise.
     """
-    wanted = make(task)
+    wanted = instantiate(task)
     if wanted.reads is None:
-        return make(dataset, **options)
-    return make(dataset, source=wanted.reads, classes=wanted.channels, **options)
+        return instantiate(dataset, **options)
+    return instantiate(dataset, source=wanted.reads, classes=wanted.channels, **options)
 
 
-def _refuse_channels(cfg: DictConfig, wanted: int) -> None:
+def _check_channels(cfg: DictConfig, wanted: int) -> None:
     given = cfg.encoder.input_nc
     if given != wanted:
         raise ConfigError(

@@ -17,11 +17,11 @@ def check(generator: Any, data: Any, splits: Sequence[str] = ("train", "val")) -
         ConfigError: the generator's size is not among the data's `generator_resolutions`.
         DataError: the data are missing or incomplete.
     """
-    refuse_size(generator, data.generator_resolutions, data.image_size)
+    check_resolution(generator, data.generator_resolutions, data.image_size)
     data.check(splits)
 
 
-def refuse_size(
+def check_resolution(
     generator: Any, resolutions: Sequence[int] | None, image_size: Sequence[int]
 ) -> None:
     """Refuse a generator of another size than the data are made for.

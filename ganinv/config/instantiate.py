@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import instantiate as build_node
 
 from ganinv.core.errors import USER_ERRORS
 
 
-def make(node: Any, **parts: Any) -> Any:
+def instantiate(node: Any, **parts: Any) -> Any:
     """Build what a config node describes, `parts` added to its arguments.
 
     Hydra wraps whatever a constructor raises; what a user can get wrong is raised unwrapped, so
     that it ends in one sentence.
     """
     try:
-        return instantiate(node, **parts)
+        return build_node(node, **parts)
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, USER_ERRORS):

@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 
 
-def mix(*parts: int | str) -> int:
-    """A 63-bit seed from any integers and words, e.g. `mix(seed, "noise", position)`."""
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed from any integers and words, e.g. `derive_seed(seed, "noise", position)`."""
     text = "\x1f".join(str(part) for part in parts).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
 def generator_of(*parts: int | str) -> torch.Generator:
-    """A CPU generator seeded by `mix(*parts)`."""
-    return torch.Generator().manual_seed(mix(*parts))
+    """A CPU generator seeded by `derive_seed(*parts)`."""
+    return torch.Generator().manual_seed(derive_seed(*parts))
 
 
 def randn_rows(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str) -> Tensor:
     """N(0,1) of shape `[len(seeds), *shape]`; row i depends on `seeds[i]` alone.
 
-    Drawn on the CPU, so that the numbers are the same on every device.
+    AvatarWriter on the CPU, so that the numbers are the same on every device.
     """
     rows = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(s)) for s in seeds]
     return torch.stack(rows).to(device, non_blocking=True)

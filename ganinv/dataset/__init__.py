@@ -1,1 +1,1 @@
-"""Images: shards on disk, their exact order, the data modules, and the drawn embedded domain."""
+"""Images: shards on disk, their exact order, the data modules, and the drawn built-in domain."""

@@ -1,4 +1,4 @@
-"""Drawn faces whose every attribute is known: the embedded domain.
+"""AvatarWriter faces whose every attribute is known: the built-in domain.
 
 DiceBear's "lorelei" style (design by Lisa Wischofsky, CC0 1.0), recoloured with continuous skin,
 hair and background colours and continuous pose. A face is a function of its seed alone.
@@ -25,7 +25,7 @@ import resvg_py
 from dicebear import Avatar, Style
 from PIL import Image
 
-from ganinv.core.seed import mix
+from ganinv.core.seed import derive_seed
 
 VERSION = 1  # raise it when a seed gives another face
 OVERSAMPLING = 3  # rendered this much larger and reduced with a box filter
@@ -87,7 +87,7 @@ def _colours(rng: np.random.Generator) -> dict[str, Any]:
 
 def options(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """DiceBear options and our own attributes of the face with this seed."""
-    rng = np.random.default_rng(mix("avatars", seed))
+    rng = np.random.default_rng(derive_seed("avatars", seed))
     known = _colours(rng)
     known |= {
         "rotate_deg": _uniform(rng, -12.0, 12.0),

@@ -29,7 +29,7 @@ from ganinv.core.errors import DataError, explain
 from ganinv.core.interface import SourceKind
 from ganinv.core.safe.io import sha256_file
 from ganinv.dataset.codec import EXTENSIONS, Extension, Mode, decode
-from ganinv.dataset.remote import Far, Unreachable
+from ganinv.dataset.remote import RemoteShards, Unreachable
 
 FORMAT = "ganinv-shards"
 VERSION = 1
@@ -75,7 +75,7 @@ class Index:
     offsets: np.ndarray
     raw: dict[str, Any]
     source: SourceFormat | None = None
-    far: Far | None = None
+    far: RemoteShards | None = None
 
     def __len__(self) -> int:
         """Samples in the set."""

@@ -1,4 +1,4 @@
-"""Lightning data modules over shards: the user's own, and the embedded domain that draws itself."""
+"""Lightning data modules over shards: the user's own, and the built-in domain that draws itself."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 
 from ganinv.core.errors import ConfigError, DataError, explain
 from ganinv.core.interface import SourceKind
-from ganinv.core.seed import mix
+from ganinv.core.seed import derive_seed
 from ganinv.dataset import avatars
 from ganinv.dataset.codec import encode
 from ganinv.dataset.index import Index, check_files, read_index
-from ganinv.dataset.order import Order, Positions, share
-from ganinv.dataset.region import refuse_regions
+from ganinv.dataset.order import Order, Positions, eval_batches
+from ganinv.dataset.region import check_regions
 from ganinv.dataset.remote import fetch_set, is_remote
 from ganinv.dataset.shard import Plan, Sample, cores, write_set
 from ganinv.dataset.stream import EvalSet, Loader, TrainSet
@@ -40,7 +40,7 @@ class ShardData(pl.LightningDataModule):
         seed: of the order and of the mirroring.
         hflip: mirror half of the training images.
         window: shards that are shuffled together.
-        max_bad_share: share of unreadable images at which the run stops.
+        max_bad_fraction: share of unreadable images at which the run stops.
         cache_gib: size of the local cache for tars from afar.
         regions: name -> (top, bottom, left, right) px of what the losses may look at closely, or
             None where there is none: `face` of aligned faces.
@@ -62,7 +62,7 @@ class ShardData(pl.LightningDataModule):
         seed: int,
         hflip: bool,
         window: int,
-        max_bad_share: float,
+        max_bad_fraction: float,
         cache_gib: float,
         regions: Mapping[str, Sequence[int] | None],
         source: SourceKind | None = None,
@@ -80,15 +80,15 @@ class ShardData(pl.LightningDataModule):
                 _refuse(f"{name}={value}", f"a whole number of at least {lowest}", name)
         if len(image_size) != 2 or min(image_size) < 1:
             _refuse(f"image_size={list(image_size)}", "[height, width] in px", "image_size")
-        if not 0 <= max_bad_share < 1:
-            _refuse(f"max_bad_share={max_bad_share}", "a share in [0, 1)", "max_bad_share")
-        refuse_regions(regions, image_size)
+        if not 0 <= max_bad_fraction < 1:
+            _refuse(f"max_bad_fraction={max_bad_fraction}", "a share in [0, 1)", "max_bad_fraction")
+        check_regions(regions, image_size)
         self.address = root.rstrip("/") if is_remote(root) else None
         self.root, self.cache_bytes = Path(root).expanduser(), round(cache_gib * 2**30)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.generator_resolutions = tuple(int(side) for side in generator_resolutions)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.hflip, self.window, self.max_bad_share = hflip, window, max_bad_share
+        self.hflip, self.window, self.max_bad_fraction = hflip, window, max_bad_fraction
 
     def check(self, splits: Sequence[str] = ("train", "val")) -> None:
         """Look at indexes and file sizes, before anything is read.
@@ -121,11 +121,11 @@ class ShardData(pl.LightningDataModule):
                 )
             )
         if self.source is not None:
-            self._refuse_source(index)
+            self._check_source(index)
         check_files(index)
         return index
 
-    def _refuse_source(self, index: Index) -> None:
+    def _check_source(self, index: Index) -> None:
         stored = index.source
         option = f"--source FOLDER --kind {self.source}"
         if stored is None or stored.kind != self.source:
@@ -156,18 +156,18 @@ class ShardData(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-        hflip_seed = mix(self.seed, "hflip") if self.hflip else None
+        hflip_seed = derive_seed(self.seed, "hflip") if self.hflip else None
         order = Order(index.starts, self.seed, self.window)
         train = TrainSet(index, order, hflip_seed, paired=self.source is not None)
         return self._loader(train, positions)
 
     def val_dataloader(self) -> Loader:
         """Every validation image once over all ranks, in stored order."""
-        return self.once("val")
+        return self.eval_dataloader("val")
 
     def test_dataloader(self) -> Loader:
         """Every test image once over all ranks, in stored order."""
-        return self.once("test")
+        return self.eval_dataloader("test")
 
     def count(self, split: str) -> int:
         """Images of a split.
@@ -177,12 +177,12 @@ class ShardData(pl.LightningDataModule):
         """
         return len(self.open(split))
 
-    def once(self, split: str) -> Loader:
+    def eval_dataloader(self, split: str) -> Loader:
         """Every image of a split once over all ranks, in stored order."""
         index = self.open(split)
         paired = self.source is not None
         return self._loader(
-            EvalSet(index, paired), share(len(index), self.batch_size, *self._place())
+            EvalSet(index, paired), eval_batches(len(index), self.batch_size, *self._place())
         )
 
     def _place(self) -> tuple[int, int]:
@@ -199,7 +199,7 @@ class ShardData(pl.LightningDataModule):
             dataset,
             batches=batches,
             samples=-(-len(dataset.reader.index) // self._place()[1]),
-            max_bad_share=self.max_bad_share,
+            max_bad_fraction=self.max_bad_fraction,
             num_workers=self.num_workers,
             pin_memory=strategy is not None and strategy.root_device.type == "cuda",
         )
@@ -221,7 +221,7 @@ def _refuse(given: str, expected: str, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class AvatarWriter:
     """The `make` of a plan: drawn faces of successive seeds.
 
     Attributes:
@@ -254,7 +254,7 @@ class Drawn:
 
 
 class AvatarData(ShardData):
-    """The embedded domain: drawn once into a cache folder, then read like any other set.
+    """The built-in domain: drawn once into a cache folder, then read like any other set.
 
     Args:
         cache: folder for drawn sets; other numbers or sizes of faces get another folder in it.
@@ -268,7 +268,7 @@ class AvatarData(ShardData):
         seed: see there; the faces themselves do not depend on it.
         hflip: see there.
         window: see there.
-        max_bad_share: see there.
+        max_bad_fraction: see there.
         regions: see there.
         source: None, or labels for maps of the face's parts (`avatars.PARTS`).
         classes: see there.
@@ -291,7 +291,7 @@ class AvatarData(ShardData):
         seed: int,
         hflip: bool,
         window: int,
-        max_bad_share: float,
+        max_bad_fraction: float,
         regions: Mapping[str, Sequence[int] | None],
         source: SourceKind | None = None,
         classes: int | None = None,
@@ -321,7 +321,7 @@ class AvatarData(ShardData):
             seed=seed,
             hflip=hflip,
             window=window,
-            max_bad_share=max_bad_share,
+            max_bad_fraction=max_bad_fraction,
             cache_gib=0,
             regions=regions,
             source=source,
@@ -332,7 +332,7 @@ class AvatarData(ShardData):
     def _drawing() -> int:
         """A number that changes when the same seed may give another face."""
         packages = [version(name) for name in ("dicebear-core", "dicebear-styles", "resvg-py")]
-        return mix(avatars.VERSION, *packages) >> 31
+        return derive_seed(avatars.VERSION, *packages) >> 31
 
     def check(self, splits: Sequence[str] = ("train", "val")) -> None:
         """Nothing to look at before `prepare_data`."""
@@ -346,7 +346,7 @@ class AvatarData(ShardData):
         splits = enumerate(self.counts.items())
         missing = [x for x in splits if not (self.root / x[1][0] / "index.json").is_file()]
         if missing:
-            print(f"Drawing the embedded domain, once, into {self.root}", flush=True)
+            print(f"Drawing the built-in domain, once, into {self.root}", flush=True)
         for number, (split, count) in missing:
             try:
                 self._draw(split, count, number * self.SEEDS)
@@ -361,7 +361,7 @@ class AvatarData(ShardData):
 
     def _draw(self, split: str, count: int, first_seed: int) -> None:
         labels = self.source == "labels"
-        make = Drawn(first_seed, count, self.PER_SHARD, self.image_size[0], labels)
+        make = AvatarWriter(first_seed, count, self.PER_SHARD, self.image_size[0], labels)
         plan = Plan(
             images=count,
             shards=-(-count // self.PER_SHARD),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from ganinv.core.seed import mix
+from ganinv.core.seed import derive_seed
 
 
 def permutation(n: int, *key: int | str) -> np.ndarray:
@@ -22,7 +22,7 @@ def permutation(n: int, *key: int | str) -> np.ndarray:
 
     Sorts raw generator output: numpy may change `Generator.permutation` between versions.
     """
-    return np.argsort(np.random.PCG64(mix(*key)).random_raw(n), kind="stable")
+    return np.argsort(np.random.PCG64(derive_seed(*key)).random_raw(n), kind="stable")
 
 
 class Order:
@@ -85,7 +85,7 @@ class Positions(Sampler[list[int]]):
             position += self.world_size * self.batch_size
 
 
-def share(samples: int, batch_size: int, rank: int, world_size: int) -> list[list[int]]:
+def eval_batches(samples: int, batch_size: int, rank: int, world_size: int) -> list[list[int]]:
     """Batches of this rank's part of a finite set: over all ranks each sample comes once; the last
     batch of a rank may be smaller.
     """

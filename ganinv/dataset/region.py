@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ganinv.core.errors import ConfigError, explain
 
 
-def refuse_regions(regions: Mapping[str, Sequence[int] | None], image_size: Sequence[int]) -> None:
+def check_regions(regions: Mapping[str, Sequence[int] | None], image_size: Sequence[int]) -> None:
     """Refuse regions that leave the image.
 
     Raises:

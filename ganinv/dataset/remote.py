@@ -10,7 +10,7 @@ longest leave it; one that a process still has open stays readable for it.
 
 A server that answers with an error of its own, too slowly, or with too few bytes is asked again,
 `TRIES` times over about two minutes. Then the tar counts as unreadable (`stream.py`: its images are
-replaced, counted, and stop the run over `max_bad_share`).
+replaced, counted, and stop the run over `max_bad_fraction`).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def cache_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Far:
+class RemoteShards:
     """Where the tars of a set come from.
 
     Attributes:
@@ -157,7 +157,7 @@ class Far:
 
 
 @cache
-def fetch_set(address: str, limit: int) -> Far:
+def fetch_set(address: str, limit: int) -> RemoteShards:
     """Fetch index and offsets of a set, once a process. Another index is another folder.
 
     Raises:
@@ -186,7 +186,7 @@ def fetch_set(address: str, limit: int) -> Far:
                 "check dataset.root, the network and (for s3) AWS_ENDPOINT_URL and the keys",
             )
         ) from error
-    return Far(address, folder, limit)
+    return RemoteShards(address, folder, limit)
 
 
 def _offsets(address: str, raw: dict[str, Any]) -> bytes:

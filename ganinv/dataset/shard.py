@@ -126,7 +126,7 @@ def write_set(folder: Path, plan: Plan, processes: int, label: str) -> Index:
     parameters = json.loads(json.dumps(plan.parameters))
     with _locked(folder):
         if folder.exists() and any(folder.iterdir()):
-            _refuse_another(folder, parameters)
+            _check_same_parameters(folder, parameters)
             return read_index(folder)
         digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
         partial = folder.parent / f".{folder.name}.partial-{digest[:12]}"
@@ -151,7 +151,7 @@ def _locked(folder: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _refuse_another(folder: Path, parameters: dict[str, Any]) -> None:
+def _check_same_parameters(folder: Path, parameters: dict[str, Any]) -> None:
     given = f"{folder} holds something else already"
     if (folder / "index.json").is_file():
         theirs = read_index(folder).raw["parameters"]

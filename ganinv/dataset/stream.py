@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ganinv.core.errors import DataError, explain
 from ganinv.core.interface import Batch
-from ganinv.core.seed import mix
+from ganinv.core.seed import derive_seed
 from ganinv.dataset.index import BadSample, Index, Reader
 from ganinv.dataset.order import Order
 
@@ -62,9 +62,11 @@ class TrainSet(Dataset[dict[str, Any]]):
                 pair = {"source": self.reader.source(sample)} if self.paired else {}
             except BadSample as error:
                 skipped.append(str(error))
-                sample = mix(self.order.seed, "replacement", position, attempt) % len(self.order)
+                sample = derive_seed(self.order.seed, "replacement", position, attempt) % len(
+                    self.order
+                )
                 continue
-            if self.hflip_seed is not None and mix(self.hflip_seed, position) & 1:
+            if self.hflip_seed is not None and derive_seed(self.hflip_seed, position) & 1:
                 image = image.flip(-1)
                 pair = {name: part.flip(-1) for name, part in pair.items()}
             return {"key": key, "image": image, "position": position, "skipped": skipped} | pair
@@ -128,7 +130,7 @@ class Loader(DataLoader[Any]):
         dataset: a `TrainSet` or an `EvalSet`.
         batches: its batch sampler.
         samples: of an epoch of this rank; the limit is a share of them, anew in each epoch.
-        max_bad_share: the largest share.
+        max_bad_fraction: the largest share.
         num_workers: loading processes.
         pin_memory: for a copy to the GPU that does not wait.
     """
@@ -139,7 +141,7 @@ class Loader(DataLoader[Any]):
         *,
         batches: Any,
         samples: int,
-        max_bad_share: float,
+        max_bad_fraction: float,
         num_workers: int,
         pin_memory: bool,
     ) -> None:
@@ -153,14 +155,14 @@ class Loader(DataLoader[Any]):
         )
         self.folder = dataset.reader.index.folder
         self.epoch_size = len(dataset.reader.index)
-        self.samples, self.max_bad_share = samples, max_bad_share
+        self.samples, self.max_bad_fraction = samples, max_bad_fraction
         self.bad: dict[str, tuple[int, str]] = {}  # sample -> epoch when last met, and reason
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches; one whose every image is unreadable is left out.
 
         Raises:
-            DataError: more than `max_bad_share` of the samples are unreadable.
+            DataError: more than `max_bad_fraction` of the samples are unreadable.
         """
         batches = super().__iter__()
         while True:
@@ -184,14 +186,14 @@ class Loader(DataLoader[Any]):
                 log.warning("skipped an unreadable image in %s/%s", self.folder, reason)
             self.bad[name] = epoch, reason
         now = [reason for last, reason in self.bad.values() if last == epoch]
-        if len(now) > self.max_bad_share * self.samples:
+        if len(now) > self.max_bad_fraction * self.samples:
             more = f" and {len(now) - 5} more" if len(now) > 5 else ""
             raise DataError(
                 explain(
                     f"{len(now)} unreadable images among {self.samples} of {self.folder}: "
                     f"{'; '.join(now[:5])}{more}",
-                    f"at most a share of dataset.max_bad_share={self.max_bad_share}",
+                    f"at most a share of dataset.max_bad_fraction={self.max_bad_fraction}",
                     f"find all with `ganinv verify {self.folder}` and write the set again, or "
-                    "raise dataset.max_bad_share",
+                    "raise dataset.max_bad_fraction",
                 )
             )

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ganinv.core.errors import ConfigError, DataError, explain
 from ganinv.core.interface import Batch, Recipe, SourceKind
-from ganinv.dataset.order import Positions, share
-from ganinv.dataset.region import refuse_regions
+from ganinv.dataset.order import Positions, eval_batches
+from ganinv.dataset.region import check_regions
 
 
 class Places(Dataset[int]):
@@ -77,7 +77,7 @@ class SyntheticData(pl.LightningDataModule):
                 )
         self.batch_size, self.psi, self.cutoff = batch_size, psi, cutoff
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        refuse_regions(regions, image_size)
+        check_regions(regions, image_size)
         self.counts = {"val": num_val, "test": num_test}
 
     def check(self, splits: Sequence[str] = ("train", "val")) -> None:
@@ -102,13 +102,13 @@ class SyntheticData(pl.LightningDataModule):
         places = Positions(start=seen, batch_size=self.batch_size, rank=rank, world_size=world)
         return self._loader("train", places)
 
-    def once(self, split: str) -> DataLoader[Any]:
+    def eval_dataloader(self, split: str) -> DataLoader[Any]:
         """Every sample of a split once over all ranks."""
-        return self._loader(split, share(self.count(split), self.batch_size, *self._place()))
+        return self._loader(split, eval_batches(self.count(split), self.batch_size, *self._place()))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation samples."""
-        return self.once("val")
+        return self.eval_dataloader("val")
 
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:

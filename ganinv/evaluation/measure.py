@@ -21,7 +21,7 @@ from ganinv.core.safe.io import write_atomic
 from ganinv.evaluation import report, table
 from ganinv.evaluation.result import Picture, Result, Row
 from ganinv.evaluation.trained import Trained
-from ganinv.method.inverting import Inverting
+from ganinv.method.inverting import EncoderMethod
 from ganinv.metric.metric import Metric
 
 SPLITS = ("train", "val", "test")
@@ -56,20 +56,20 @@ def refuse(cfg: DictConfig) -> None:
         )
 
 
-def encoder_of(trained: Trained, path: str) -> Inverting:
+def encoder_of(trained: Trained, path: str) -> EncoderMethod:
     """The method of a checkpoint, if it has an encoder.
 
     Raises:
         ConfigError: it has none.
     """
-    if not isinstance(trained.method, Inverting) or not trained.method.inverts:
+    if not isinstance(trained.method, EncoderMethod) or not trained.method.inverts:
         name = type(trained.method).__name__
         _refuse(
             f"checkpoint={path}, made by {name}, which has no encoder from images to W+",
             "one of a method that trains such an encoder",
             "pass such a checkpoint, or train one on this generator: python train.py",
         )
-    assert isinstance(trained.method, Inverting)
+    assert isinstance(trained.method, EncoderMethod)
     return trained.method
 
 
@@ -88,7 +88,7 @@ def device_of(name: str) -> torch.device:
 
 
 def measure(
-    method: Inverting,
+    method: EncoderMethod,
     loader: Iterable[Batch],
     total: int,
     inversions: Mapping[str, Invert],
@@ -110,8 +110,10 @@ def measure(
         pictures: images to show.
         device: of the computation.
     """
-    better = {name: way for metric in metrics for name, way in metric.better.items()}
-    result = Result(facts, better)
+    higher_is_better = {
+        name: way for metric in metrics for name, way in metric.higher_is_better.items()
+    }
+    result = Result(facts, higher_is_better)
     for name, invert in inversions.items():
         row, keys = Row(name, {}, 0.0, [], [], []), []
         watch = Stopwatch(device)
@@ -120,7 +122,7 @@ def measure(
             parts: dict[str, Any] = dict(batch)
             on_device: Any = {k: v.to(device) if k in MOVED else v for k, v in parts.items()}
             x = method.images(on_device)
-            s = method.input_of(on_device, x)
+            s = method.encoder_input(on_device, x)
             found = watch.time(len(x), invert, s, x.shape[-2:])
             x_hat = to_unit(to_uint8(found.image))  # as it would be saved
             keys += batch["key"]
@@ -130,7 +132,7 @@ def measure(
         bar.close()
         row.values = _means(row.per_image)
         for metric in metrics:
-            row.values |= metric.of_set()
+            row.values |= metric.compute()
         row.ms_per_image = watch.ms_per_item()
         result.rows.append(row)
         result.keys = keys
@@ -195,7 +197,7 @@ def _take(
     lists = {name: value.double().tolist() for name, value in columns.items()}
     values = [{name: lists[name][i] for name in lists} for i in range(len(keys))]
     row.per_image += values
-    judge = next((n for n in lists if result.better[n] == "lower"), None)
+    judge = next((n for n in lists if result.higher_is_better[n] == "lower"), None)
     for i, key in enumerate(keys):
         show_first = len(row.first) < pictures
         if not show_first and judge is None:
@@ -222,8 +224,8 @@ def facts_of(cfg: DictConfig, trained: Trained, device: torch.device) -> dict[st
         "checkpoint": str(cfg.checkpoint),
         "method": type(trained.method).__name__,
         "kimg": trained.images_seen / 1000,
-        "generator": trained.identity["generator_source"],
-        "generator_sha256": trained.identity["generator_sha256"],
+        "generator": trained.provenance["generator_source"],
+        "generator_sha256": trained.provenance["generator_sha256"],
         "dataset": data.get("root") or data["_target_"].rsplit(".", 1)[-1],
         "split": cfg.split,
         "batch_size": cfg.batch_size,

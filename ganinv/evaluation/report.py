@@ -102,7 +102,9 @@ def _words(result: Result) -> str:
 
 
 def _judge(result: Result) -> str:
-    return next((name for name, better in result.better.items() if better == "lower"), "nothing")
+    return next(
+        (name for name, better in result.higher_is_better.items() if better == "lower"), "nothing"
+    )
 
 
 def _table(result: Result) -> str:

@@ -42,7 +42,7 @@ class Result:
     """Everything the table, the JSON and the page show."""
 
     facts: dict[str, Any]  # what was evaluated: checkpoint, images seen, data, device, versions
-    better: dict[str, Better]  # column -> better direction
+    higher_is_better: dict[str, Better]  # column -> better direction
     keys: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
 
@@ -56,7 +56,12 @@ class Result:
             }
             for row in self.rows
         ]
-        content = {**self.facts, "images": len(self.keys), "better": self.better, "rows": rows}
+        content = {
+            **self.facts,
+            "images": len(self.keys),
+            "better": self.higher_is_better,
+            "rows": rows,
+        }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def csv(self) -> str:

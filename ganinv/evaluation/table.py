@@ -13,13 +13,17 @@ TIME = "ms/image ↓"
 
 def headings(result: Result) -> list[str]:
     """The columns' headings, each with the arrow that points to better."""
-    return [f"{name} {ARROW[better]}" for name, better in result.better.items()]
+    return [f"{name} {ARROW[better]}" for name, better in result.higher_is_better.items()]
 
 
 def cells(result: Result) -> list[list[str]]:
     """A list of texts a row: inversion, values, time."""
     return [
-        [row.inversion, *(number(row.values[name]) for name in result.better), f"{time:.3g}"]
+        [
+            row.inversion,
+            *(number(row.values[name]) for name in result.higher_is_better),
+            f"{time:.3g}",
+        ]
         for row in result.rows
         for time in (row.ms_per_image,)
     ]

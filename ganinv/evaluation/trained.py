@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ganinv.config.build import build_method
-from ganinv.config.instantiate import make
+from ganinv.config.instantiate import instantiate
 from ganinv.method.base import Method
 from ganinv.run.checkpoint import read_checkpoint
 
@@ -24,7 +24,7 @@ class Trained:
     cfg: DictConfig  # resolved config of the training run
     method: Method  # in eval mode, on the asked device
     images_seen: int
-    identity: dict[str, Any]  # generator_source, generator_sha256, version
+    provenance: dict[str, Any]  # generator_source, generator_sha256, version
 
 
 def load_trained(
@@ -48,12 +48,12 @@ def load_trained(
     if generator_weights is not None:
         cfg.generator.weights = str(generator_weights)
     with _without_start():
-        method = build_method(cfg, make(cfg.generator), training=False)
+        method = build_method(cfg, instantiate(cfg.generator), training=False)
     method.on_load_checkpoint(checkpoint)
     method.load_state_dict(checkpoint["state_dict"], strict=False)
     method.eval().requires_grad_(False).to(device)
-    identity = {k: v for k, v in checkpoint["ganinv"].items() if k != "config"}
-    return Trained(cfg, method, checkpoint["images_seen"], identity)
+    provenance = {k: v for k, v in checkpoint["ganinv"].items() if k != "config"}
+    return Trained(cfg, method, checkpoint["images_seen"], provenance)
 
 
 @contextmanager

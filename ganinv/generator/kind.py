@@ -52,7 +52,7 @@ def kind_of(generator: AnyGenerator) -> str:
     )
 
 
-def refuse_kind(generator: AnyGenerator, kind: str | None, source: object) -> None:
+def check_kind(generator: AnyGenerator, kind: str | None, source: object) -> None:
     """Refuse a file of another kind than the config counts on.
 
     Raises:

@@ -72,8 +72,8 @@ def write(path: Path, inverter: Inverter) -> None:
     if inverter.generator.sha256 is None:
         raise WeightsError("a generator that came from no file; save it and load that file first")
     tensors = {f"encoder.{key}": value for key, value in inverter.encoder.state_dict().items()}
-    told = {"format": FORMAT, **facts(inverter), "config": inverter.config}
-    write_safetensors(path, tensors, told)
+    metadata = {"format": FORMAT, **facts(inverter), "config": inverter.config}
+    write_safetensors(path, tensors, metadata)
 
 
 def load(
@@ -92,16 +92,16 @@ def load(
         WeightsError: not a bundle, one that contradicts itself, or another generator than the
             encoder was trained with.
     """
-    tensors, told = read_safetensors(path)
-    if told.get("format") != FORMAT:
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT:
         raise WeightsError(
-            explain(f"{path} with format={told.get('format')!r}", f"format={FORMAT!r}",
+            explain(f"{path} with format={metadata.get('format')!r}", f"format={FORMAT!r}",
                     "write one with `ganinv export CHECKPOINT --to safetensors --out FILE`")
         )  # fmt: skip
     try:
-        kind, architecture = told["encoder"]["kind"], dict(told["encoder"]["architecture"])
-        source, sha256 = told["generator"]["source"], told["generator"]["sha256"]
-        start, steps = bool(told["start_from_w_avg"]), told["steps"] or STEPS
+        kind, architecture = metadata["encoder"]["kind"], dict(metadata["encoder"]["architecture"])
+        source, sha256 = metadata["generator"]["source"], metadata["generator"]["sha256"]
+        start, steps = bool(metadata["start_from_w_avg"]), metadata["steps"] or STEPS
         state = {k.removeprefix("encoder."): v for k, v in tensors.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} lacks {error} in its metadata; write it again") from error
@@ -116,7 +116,7 @@ def load(
         architecture=architecture,
         start_from_w_avg=start,
         steps=int(steps),
-        config=told.get("config"),
+        config=metadata.get("config"),
     )
     return inverter.to(device)
 

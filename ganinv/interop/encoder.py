@@ -41,7 +41,7 @@ ENCODERS: dict[str, type[nn.Module]] = {
     )
 }
 # They read the image and the present one.
-REFINING = tuple(name for name in ENCODERS if name.startswith("ReStyle"))
+ITERATIVE = tuple(name for name in ENCODERS if name.startswith("ReStyle"))
 MAX_NUMBER = 1 << 16  # of a constructor's argument: sizes, rows, channels
 
 

@@ -108,7 +108,7 @@ def graphs(model: Inverter | AnyGenerator) -> list[Graph]:
 
 
 def _facts(model: Inverter | AnyGenerator, graph: Graph) -> dict[str, str]:
-    told: dict[str, Any] = (
+    metadata: dict[str, Any] = (
         facts(model)
         if isinstance(model, Inverter)
         else {
@@ -117,8 +117,8 @@ def _facts(model: Inverter | AnyGenerator, graph: Graph) -> dict[str, str]:
             "image": {"colour": "RGB", "range": [-1, 1]},
         }
     )
-    told |= {"graph": graph.name, "takes": [graph.takes], "gives": list(graph.gives)}
-    return {f"ganinv.{key}": json.dumps(value, sort_keys=True) for key, value in told.items()}
+    metadata |= {"graph": graph.name, "takes": [graph.takes], "gives": list(graph.gives)}
+    return {f"ganinv.{key}": json.dumps(value, sort_keys=True) for key, value in metadata.items()}
 
 
 def write_onnx(folder: Path, model: Inverter | AnyGenerator) -> list[Path]:

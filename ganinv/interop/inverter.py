@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ganinv.core.latent import repeat_w
 from ganinv.generator.importer.bundle import AnyGenerator
-from ganinv.interop.encoder import REFINING
+from ganinv.interop.encoder import ITERATIVE
 
 STEPS = 5  # of ReStyle's encoders, in training and inference (arXiv 2104.02699, sec. 3)
 
@@ -62,7 +62,7 @@ class Inverter(nn.Module):
     @property
     def refines(self) -> bool:
         """Whether the encoder reads the present reconstruction beside the image."""
-        return self.kind in REFINING
+        return self.kind in ITERATIVE
 
     @property
     def image_channels(self) -> int:

@@ -26,12 +26,12 @@ def logistic(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real.flatten()) + F.softplus(fake.flatten())
 
 
-def critic_raised(fake: Tensor) -> Tensor:
+def wgan_generator_loss(fake: Tensor) -> Tensor:
     """-D(fake), what the generating side descends against a critic; [N]."""
     return -fake.flatten()
 
 
-def critic_difference(real: Tensor, fake: Tensor) -> Tensor:
+def wgan_critic_loss(real: Tensor, fake: Tensor) -> Tensor:
     """D(fake) - D(real), what a critic descends; [N]."""
     return fake.flatten() - real.flatten()
 

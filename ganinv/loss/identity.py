@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganinv.loss.region import crop, refuse_missing
+from ganinv.loss.region import check_region_given, crop
 from ganinv.loss.term import Term
 
 FACE = 112  # px that ArcFace reads
@@ -35,7 +35,7 @@ class Identity(Term):
 
     def __init__(self, *, weight: float, region: Sequence[int] | None, backbone: nn.Module) -> None:
         super().__init__(weight=weight)
-        refuse_missing(region, "identity", "loss.identity=null")
+        check_region_given(region, "identity", "loss.identity=null")
         assert region is not None
         self.region = tuple(int(edge) for edge in region)
         self.backbone = backbone.eval().requires_grad_(False)

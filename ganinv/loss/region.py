@@ -36,7 +36,7 @@ def crop(image: Tensor, region: Sequence[int]) -> Tensor:
     return image[..., top:bottom, left:right]
 
 
-def refuse_missing(region: Sequence[int] | None, term: str, leave: str) -> None:
+def check_region_given(region: Sequence[int] | None, term: str, leave: str) -> None:
     """Called by terms that need a region.
 
     Raises:
@@ -69,7 +69,7 @@ class Region(Term):
 
     def __init__(self, *, weight: float, region: Sequence[int] | None, term: Term) -> None:
         super().__init__(weight=weight)
-        refuse_missing(region, "a term on a region", "set it to null")
+        check_region_given(region, "a term on a region", "set it to null")
         assert region is not None
         if term.weight != 1:
             raise ConfigError(

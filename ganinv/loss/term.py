@@ -60,7 +60,7 @@ class Terms(nn.ModuleDict):
         super().__init__({name: term for name, term in terms.items() if term is not None})
         self.requires_grad_(False)
 
-    def refuse_nothing(self) -> None:
+    def check_any_term(self) -> None:
         """Called before training.
 
         Raises:

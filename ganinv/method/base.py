@@ -6,7 +6,7 @@ batch)`, which reads like its paper:
     with self.play("E"):                                   # only E's weights take gradients
         self.descend("E", (self.loss_E(x) for x in self.chunks(x)))
 
-Optimisation is manual. A step sees the whole batch of this process; `accumulate` cuts it into
+Optimisation is manual. A step sees the whole batch of this process; `micro_batches` cuts it into
 chunks, each player descends the mean over all chunks and then over all ranks, and only then the
 next player moves. N chunks, or N processes, therefore equal one N times larger batch for any
 number of players.
@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from ganinv.core.errors import NotFinite, WeightsError
 from ganinv.core.image import to_unit
 from ganinv.core.interface import Batch
-from ganinv.core.seed import mix, randn_rows
-from ganinv.optimizer.scale import scaled
+from ganinv.core.seed import derive_seed, randn_rows
+from ganinv.optimizer.scale import scale_for_batch
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -39,21 +39,23 @@ class Method(pl.LightningModule):
 
     Args:
         seed: seed of every random number of the run.
-        accumulate: chunks into which each batch is cut; must divide the batch size.
+        micro_batches: chunks into which each batch is cut; must divide the batch size.
         clip_norm: largest gradient norm of a player, None for no clipping.
         max_nonfinite: steps in a row whose gradient may be NaN or Inf (each is skipped and counted)
             before the run stops.
     """
 
     automatic_optimization = False
-    strict_loading = False  # frozen networks are absent on purpose; refuse_other checks the rest
+    strict_loading = (
+        False  # frozen networks are absent on purpose; check_checkpoint checks the rest
+    )
     monitor = "total"  # the validation value of the best checkpoint; lower is better
 
     def __init__(
-        self, *, seed: int, accumulate: int, clip_norm: float | None, max_nonfinite: int
+        self, *, seed: int, micro_batches: int, clip_norm: float | None, max_nonfinite: int
     ) -> None:
         super().__init__()
-        self.seed, self.accumulate, self.clip_norm = seed, accumulate, clip_norm
+        self.seed, self.micro_batches, self.clip_norm = seed, micro_batches, clip_norm
         self.max_nonfinite, self.images_seen = max_nonfinite, 0
         self.nonfinite, self.nonfinite_in_a_row = 0, 0
         self.values: dict[str, Tensor] = {}  # what the last step measured
@@ -61,7 +63,7 @@ class Method(pl.LightningModule):
         self.validation: dict[str, float] = {}  # means of the last validation
         self.grid: Tensor | None = None  # its picture, float [3,H,W] in [0,1]
         self.interrupted = 0  # the signal that ended the run early
-        self.identity: dict[str, Any] = {}  # written into checkpoints: config, generator, version
+        self.provenance: dict[str, Any] = {}  # written into checkpoints: config, generator, version
         self._frozen: list[str] = []
         self._optimizer_of: dict[str, OptimizerFactory] = {}
 
@@ -80,7 +82,9 @@ class Method(pl.LightningModule):
 
     def scale_optimizers(self, k: float) -> None:
         """Let every player's optimizer be for a k times larger batch than its numbers say."""
-        self._optimizer_of = {name: scaled(make, k) for name, make in self._optimizer_of.items()}
+        self._optimizer_of = {
+            name: scale_for_batch(make, k) for name, make in self._optimizer_of.items()
+        }
 
     def add_frozen(self, name: str, network: nn.Module) -> None:
         """Register a network that stays fixed, in eval mode, and out of every checkpoint."""
@@ -89,7 +93,7 @@ class Method(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Seed, step, advance the clock."""
-        torch.manual_seed(mix(self.seed, "step", self.images_seen, self.global_rank))
+        torch.manual_seed(derive_seed(self.seed, "step", self.images_seen, self.global_rank))
         self.values = {}
         self.step(self.images(batch), batch)
         self.images_seen += self.global_batch(len(batch["key"]))
@@ -99,8 +103,8 @@ class Method(pl.LightningModule):
         return to_unit(batch["image"])
 
     def chunks(self, *tensors: Tensor) -> Iterator[Any]:
-        """The batch cut into `accumulate` equal parts: x -> x_i, or (x, z) -> (x_i, z_i)."""
-        parts = [t.tensor_split(self.accumulate) for t in tensors]
+        """The batch cut into `micro_batches` equal parts: x -> x_i, or (x, z) -> (x_i, z_i)."""
+        parts = [t.tensor_split(self.micro_batches) for t in tensors]
         return iter(parts[0]) if len(parts) == 1 else zip(*parts, strict=True)
 
     @contextmanager
@@ -124,7 +128,7 @@ class Method(pl.LightningModule):
         optimizer = self._optimizer(player)
         optimizer.zero_grad(set_to_none=True)
         for loss in losses:
-            self.manual_backward(loss / self.accumulate)
+            self.manual_backward(loss / self.micro_batches)
         parameters = [p for p in getattr(self, player).parameters() if p.grad is not None]
         self.reduce_gradients(parameters)
         limit = float("inf") if self.clip_norm is None else self.clip_norm
@@ -158,9 +162,9 @@ class Method(pl.LightningModule):
         everyone = torch.as_tensor(self.all_gather(mine))  # [N,B,...]
         return everyone.transpose(0, 1).flatten(0, 1), slice(self.global_rank, None, world)
 
-    def watch(self, name: str, value: Tensor) -> None:
+    def log_mean(self, name: str, value: Tensor) -> None:
         """Measure: the mean of `value` appears in the logs as `train/name`. Never synchronises."""
-        mean = value.detach().float().mean() / self.accumulate
+        mean = value.detach().float().mean() / self.micro_batches
         self.values[name] = self.values[name] + mean if name in self.values else mean
 
     def global_batch(self, local: int) -> int:
@@ -173,7 +177,7 @@ class Method(pl.LightningModule):
 
     def seeds(self, purpose: str, position: Tensor) -> list[int]:
         """One seed an image of the global stream."""
-        return [mix(self.seed, purpose, p) for p in position.tolist()]
+        return [derive_seed(self.seed, purpose, p) for p in position.tolist()]
 
     @property
     def player_names(self) -> list[str]:
@@ -218,9 +222,9 @@ class Method(pl.LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not self.is_frozen(k)}
         checkpoint["images_seen"], checkpoint["nonfinite"] = self.images_seen, self.nonfinite
-        checkpoint["ganinv"] = self.identity
+        checkpoint["ganinv"] = self.provenance
 
-    def refuse_other(self, checkpoint: dict[str, Any]) -> None:
+    def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Called before anything is read but the checkpoint.
 
         Raises:
@@ -235,7 +239,7 @@ class Method(pl.LightningModule):
                 f", unexpected {extra or 'nothing'}; expected the run's own encoder and method. "
                 "To fix: resume with the config stored beside the checkpoint"
             )
-        both = checkpoint.get("ganinv", {}), self.identity
+        both = checkpoint.get("ganinv", {}), self.provenance
         theirs, ours = (identity.get("generator_sha256") for identity in both)
         if theirs != ours:
             raise WeightsError(
@@ -246,5 +250,5 @@ class Method(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the clock."""
-        self.refuse_other(checkpoint)
+        self.check_checkpoint(checkpoint)
         self.images_seen, self.nonfinite = checkpoint["images_seen"], checkpoint["nonfinite"]

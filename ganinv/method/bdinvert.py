@@ -29,8 +29,8 @@ from torch import Tensor
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.interface import Batch
-from ganinv.method.inverting import GRID_IMAGES, Inverting
-from ganinv.optimizer.schedule import scale_rate
+from ganinv.method.inverting import GRID_IMAGES, EncoderMethod
+from ganinv.optimizer.schedule import set_lr_factor
 from ganinv.task.image import Image
 
 
@@ -42,8 +42,8 @@ def smaller(image: Tensor, side: int) -> Tensor:
     return F.interpolate(image, size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
-class BDInvert(Inverting):
-    """BDInvert's encoder training; see the module. Further arguments as `Inverting`.
+class BDInvert(EncoderMethod):
+    """BDInvert's encoder training; see the module. Further arguments as `EncoderMethod`.
 
     Args:
         mse_weight: weight of the first term.
@@ -88,7 +88,7 @@ class BDInvert(Inverting):
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """E descends L_enc."""
-        scale_rate(self._optimizer("E"), 0.1 ** (self.images_seen // self.decay_every))
+        set_lr_factor(self._optimizer("E"), 0.1 ** (self.images_seen // self.decay_every))
         with self.play("E"):
             self.descend("E", (self.loss_enc(*chunk) for chunk in self.chunks(x, self.wp)))
 
@@ -110,8 +110,8 @@ class BDInvert(Inverting):
     def loss_enc(self, image: Tensor, wp: Tensor) -> Tensor:
         """L_enc, the mean over the images of a chunk."""
         values = self.terms_of(self.rebuilt(image, wp), image)
-        self.watch("mse", values["mse"])
-        return self.measured_total(values) + self.mse_weight * values["mse"].mean()
+        self.log_mean("mse", values["mse"])
+        return self.log_and_sum(values) + self.mse_weight * values["mse"].mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """L_enc of other samples; the first ones are drawn."""
@@ -119,7 +119,7 @@ class BDInvert(Inverting):
         x_hat = self.rebuilt(x, self.wp)
         values = self.terms_of(x_hat, x)
         values["total"] = self.weighted(values) + self.mse_weight * values["mse"]
-        self.add_up(values)
+        self.accumulate_validation(values)
         if batch_idx == 0:
             self.grid = self.draw([x[:GRID_IMAGES], x_hat[:GRID_IMAGES]])
 

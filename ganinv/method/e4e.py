@@ -35,11 +35,11 @@ from ganinv.core.seed import generator_of
 from ganinv.discriminator.latent import CodePool
 from ganinv.loss.adversarial import logistic, r1_penalty
 from ganinv.method.base import OptimizerFactory
-from ganinv.method.inverting import Inverting
+from ganinv.method.inverting import EncoderMethod
 
 
-class E4E(Inverting):
-    """e4e; see the module. Further arguments as `Inverting`.
+class E4E(EncoderMethod):
+    """e4e; see the module. Further arguments as `EncoderMethod`.
 
     Args:
         discriminator: makes D, given `w_dim`; trained.
@@ -89,7 +89,7 @@ class E4E(Inverting):
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """E, then D on E's codes and fresh w, then (lazily) R1."""
-        s, position = self.input_of(batch, x), batch["position"]
+        s, position = self.encoder_input(batch, x), batch["position"]
         self.codes: list[Tensor] = []
         with self.play("E"):
             chunks = self.chunks(s, x, position)
@@ -107,7 +107,7 @@ class E4E(Inverting):
         x_hat = self.decode(wp, x.shape[-2:], self.noise, self.seeds("noise", position))
         values = self.terms.image(x_hat, x)
         values |= self.terms.latent(wp, self.G.w_avg, stage=self.stage, critic=self.D)
-        return self.measured_total(values)
+        return self.log_and_sum(values)
 
     @torch.no_grad()
     def rows(self, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,15 +127,15 @@ class E4E(Inverting):
     def loss_D(self, real: Tensor, fake: Tensor) -> Tensor:
         """L_D."""
         logits_real, logits_fake = self.D(real), self.D(fake)
-        self.watch("D/score_real", logits_real)
-        self.watch("D/score_fake", logits_fake)
+        self.log_mean("D/score_real", logits_real)
+        self.log_mean("D/score_fake", logits_fake)
         loss = logistic(logits_real, logits_fake).mean()
-        self.watch("D/adversarial", loss)
+        self.log_mean("D/adversarial", loss)
         return loss
 
     def loss_R1(self, real: Tensor) -> Tensor:
         """r1_every * gamma/2 * mean |grad_w D(w)|^2."""
         real = real.detach().requires_grad_(True)
         penalty = r1_penalty(self.D(real), real)  # [B]
-        self.watch("D/r1", penalty)
+        self.log_mean("D/r1", penalty)
         return penalty.mean() * (self.r1_gamma / 2 * self.r1_every)

@@ -60,7 +60,7 @@ class GAN(Method):
         fid: the metric of validation: as many samples of G_ema against the validation images; None
             leaves it out, and with it the best checkpoint.
         seed: see `Method`, also for the rest.
-        accumulate: see there.
+        micro_batches: see there.
         clip_norm: see there.
         max_nonfinite: see there.
     """
@@ -82,12 +82,12 @@ class GAN(Method):
         w_avg_beta: float,
         fid: Metric | None,
         seed: int,
-        accumulate: int,
+        micro_batches: int,
         clip_norm: float | None,
         max_nonfinite: int,
     ) -> None:
         super().__init__(
-            seed=seed, accumulate=accumulate, clip_norm=clip_norm, max_nonfinite=max_nonfinite
+            seed=seed, micro_batches=micro_batches, clip_norm=clip_norm, max_nonfinite=max_nonfinite
         )
         self.r1_gamma, self.reg_interval = r1_gamma, reg_interval
         self.ema_kimg, self.ema_rampup, self.w_avg_beta = ema_kimg, ema_rampup, w_avg_beta
@@ -98,7 +98,7 @@ class GAN(Method):
         self.fid = fid
         if fid is not None:
             self.add_frozen("fid", fid)
-            (self.monitor,) = fid.better
+            (self.monitor,) = fid.higher_is_better
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """G, then D on reals x and new fakes, then (lazily) R1, then the average."""
@@ -117,7 +117,7 @@ class GAN(Method):
     def loss_G(self, position: Tensor) -> Tensor:
         """mean softplus(-D(G(z)))."""
         loss = non_saturating(self.D(self.fake("G", position))).mean()
-        self.watch("G/adversarial", loss)
+        self.log_mean("G/adversarial", loss)
         return loss
 
     def loss_D(self, x: Tensor, position: Tensor) -> Tensor:
@@ -125,10 +125,10 @@ class GAN(Method):
         with torch.no_grad():
             x_hat = self.fake("D", position)
         fake, real = self.D(x_hat), self.D(x)
-        self.watch("D/score_fake", fake)
-        self.watch("D/score_real", real)
+        self.log_mean("D/score_fake", fake)
+        self.log_mean("D/score_real", real)
         loss = logistic(real, fake).mean()
-        self.watch("D/adversarial", loss)
+        self.log_mean("D/adversarial", loss)
         return loss
 
     def loss_R1(self, x: Tensor) -> Tensor:
@@ -136,14 +136,14 @@ class GAN(Method):
         with torch.autocast(x.device.type, enabled=False):
             x = x.detach().requires_grad_(True)
             penalty = r1_penalty(self.D(x), x)  # [B]
-        self.watch("D/r1", penalty)
+        self.log_mean("D/r1", penalty)
         return penalty.mean() * (self.r1_gamma / 2 * self.reg_interval)
 
     def fake(self, purpose: str, position: Tensor) -> Tensor:
         """x_hat [B,3,R,R] of fresh z [B,Z] and noise, a pair for each place in the stream."""
         w = self.G.mapping(self.randn(f"z_{purpose}", position, self.G.z_dim))  # [B,D]
         if purpose == "G":
-            self.w_mean += w.detach().mean(0) / self.accumulate
+            self.w_mean += w.detach().mean(0) / self.micro_batches
         wp = repeat_w(w, self.G.num_ws)
         return self.G.synthesis(wp, noise="random", seeds=self.seeds(f"n_{purpose}", position))
 
@@ -178,7 +178,7 @@ class GAN(Method):
 
     def on_validation_epoch_end(self) -> None:
         """The metric of the whole set."""
-        self.validation = self.fid.of_set() if self.fid is not None else {}
+        self.validation = self.fid.compute() if self.fid is not None else {}
 
     def next_commands(self, checkpoint: str) -> list[str]:
         """Write the averaged generator beside the checkpoint and say how to use it."""

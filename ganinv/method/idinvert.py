@@ -8,7 +8,7 @@ Source: Zhu et al., "In-Domain GAN Inversion for Real Image Editing", arXiv 2004
     L_E = |x - x_hat|^2 + vgg |phi(x) - phi(x_hat)|^2 + adversarial A_E(D(x_hat))           eq. 4
     L_D = A_D(D(x), D(x_hat)) + P                                                          eq. 3
 
-    adversarial_form  A_E                   A_D                                    P
+    gan_loss  A_E                   A_D                                    P
     wgan_gp           -D(x_hat)             D(x_hat) - D(x)                        gamma (|dD|-1)^2
     wgan_r1           -D(x_hat)             D(x_hat) - D(x)                        gamma/2 |dD(x)|^2
     logistic_r1       softplus(-D(x_hat))   softplus(D(x_hat)) + softplus(-D(x))   gamma/2 |dD(x)|^2
@@ -19,8 +19,8 @@ players decay as 0.8^(images seen / `decay_every`).
 
 Differs from the released code in: D moves on the x_hat that E was just trained on, which saves a
 forward pass of E and G a step and moves E's running statistics once; noise is the generator's
-stored one; mirroring is decided once an image. By default adversarial_form is wgan_gp.
-`start_spread`, off by default, is ours.
+stored one; mirroring is decided once an image. By default gan_loss is wgan_gp.
+`init_std_scale`, off by default, is ours.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from torch import Tensor, nn
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.interface import Batch, Generator
 from ganinv.core.latent import repeat_w
-from ganinv.core.seed import mix, rand_rows, randn_rows
+from ganinv.core.seed import derive_seed, rand_rows, randn_rows
 from ganinv.discriminator.stylegan import StyleGANDiscriminator
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.generator.importer.load import load_discriminator
 from ganinv.loss.adversarial import (
-    critic_difference,
-    critic_raised,
     gradient_penalty,
     logistic,
     non_saturating,
     r1_penalty,
+    wgan_critic_loss,
+    wgan_generator_loss,
 )
 from ganinv.method.base import OptimizerFactory
-from ganinv.method.inverting import Inverting
-from ganinv.optimizer.schedule import scale_rate
+from ganinv.method.inverting import EncoderMethod
+from ganinv.optimizer.schedule import set_lr_factor
 
 Form = Literal["wgan_gp", "wgan_r1", "logistic_r1"]
 CLASSES = {c.__name__: c for c in (StyleGAN2Discriminator, StyleGANDiscriminator)}
@@ -66,22 +66,24 @@ def discriminator_of(weights: str) -> nn.Module:
 @torch.no_grad()
 def spread_of(generator: Generator, samples: int = 4096) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [L,D] of wp over samples of z, the same in every run."""
-    z = randn_rows([mix("spread of w")], (samples, generator.z_dim), generator.w_avg.device)[0]
+    z = randn_rows(
+        [derive_seed("spread of w")], (samples, generator.z_dim), generator.w_avg.device
+    )[0]
     wp = repeat_w(generator.mapping(z), generator.num_ws)
     return wp.mean(0), wp.std(0)
 
 
-class IDInvert(Inverting):
-    """IDInvert; see the module. Further arguments as `Inverting`.
+class IDInvert(EncoderMethod):
+    """IDInvert; see the module. Further arguments as `EncoderMethod`.
 
     Args:
         optimizer_D: factory of D's optimizer.
         discriminator_weights: the file D starts from, as `generator.weights`.
-        adversarial_form: the game; see the table.
+        gan_loss: the game; see the table.
         adversarial_weight: factor of A_E.
         gamma: of the penalty, which is taken every step.
         decay_every: images in which the rates fall to 0.8 of themselves; None: constant rates.
-        start_spread: E's codes start as w's mean and this many deviations of it; None: as N(0,1),
+        init_std_scale: E's codes start as w's mean and this many deviations of it; None: as N(0,1),
             the released start, far from a w that is distributed otherwise (docs/LOG.md).
     """
 
@@ -92,27 +94,27 @@ class IDInvert(Inverting):
         *,
         optimizer_D: OptimizerFactory,  # noqa: N803
         discriminator_weights: str,
-        adversarial_form: Form,
+        gan_loss: Form,
         adversarial_weight: float,
         gamma: float,
         decay_every: int | None,
-        start_spread: float | None,
+        init_std_scale: float | None,
         **rest: Any,
     ) -> None:
         super().__init__(start_from_w_avg=False, **rest)
-        if adversarial_form not in get_args(Form):
+        if gan_loss not in get_args(Form):
             raise ConfigError(
                 explain(
-                    f"method.adversarial_form={adversarial_form}",
+                    f"method.gan_loss={gan_loss}",
                     f"one of {', '.join(get_args(Form))}",
                     "choose one; ganinv/method/idinvert.py says what they are",
                 )
             )
-        self.form, self.adversarial_weight = adversarial_form, adversarial_weight
+        self.form, self.adversarial_weight = gan_loss, adversarial_weight
         self.gamma, self.decay_every = gamma, decay_every
-        if start_spread is not None:
+        if init_std_scale is not None:
             mean, deviation = spread_of(self.G)
-            self.E.start_codes(mean, start_spread * deviation)  # type: ignore[operator]
+            self.E.start_codes(mean, init_std_scale * deviation)  # type: ignore[operator]
         layout = {"memory_format": torch.channels_last}
         self.add_player("D", discriminator_of(discriminator_weights).to(**layout), optimizer_D)
 
@@ -121,10 +123,10 @@ class IDInvert(Inverting):
         position = batch["position"]
         if self.decay_every is not None:
             for player in self.player_names:
-                scale_rate(self._optimizer(player), 0.8 ** (self.images_seen / self.decay_every))
+                set_lr_factor(self._optimizer(player), 0.8 ** (self.images_seen / self.decay_every))
         self.made: list[Tensor] = []
         with self.play("E"):
-            chunks = self.chunks(self.input_of(batch, x), x, position)
+            chunks = self.chunks(self.encoder_input(batch, x), x, position)
             self.descend("E", (self.loss_E(*chunk) for chunk in chunks))
         x_hat = torch.cat(self.made)
         with self.play("D"):
@@ -134,17 +136,17 @@ class IDInvert(Inverting):
         """L_E, the mean over the images of a chunk."""
         x_hat = self.decode(self.encode(s), x.shape[-2:], self.noise, self.seeds("noise", position))
         self.made.append(x_hat.detach())
-        raised = non_saturating if self.form == "logistic_r1" else critic_raised
+        raised = non_saturating if self.form == "logistic_r1" else wgan_generator_loss
         adversarial = raised(self.D(x_hat))  # [B]
-        self.watch("adversarial", adversarial)
+        self.log_mean("adversarial", adversarial)
         values = self.terms.image(x_hat, x)
-        return self.measured_total(values) + self.adversarial_weight * adversarial.mean()
+        return self.log_and_sum(values) + self.adversarial_weight * adversarial.mean()
 
     def loss_D(self, x: Tensor, x_hat: Tensor, position: Tensor) -> Tensor:
         """L_D, the mean over the images of a chunk."""
         x = x.detach().requires_grad_(self.form != "wgan_gp")
         real, fake = self.D(x), self.D(x_hat)
-        game = logistic if self.form == "logistic_r1" else critic_difference
+        game = logistic if self.form == "logistic_r1" else wgan_critic_loss
         loss = game(real, fake)
         if self.form == "wgan_gp":
             share = rand_rows(self.seeds("between", position), x.device)
@@ -152,6 +154,6 @@ class IDInvert(Inverting):
         else:
             penalty = self.gamma / 2 * r1_penalty(real, x)
         for name, value in {"score_real": real, "score_fake": fake, "penalty": penalty}.items():
-            self.watch(f"D/{name}", value)
-        self.watch("D/adversarial", loss)
+            self.log_mean(f"D/{name}", value)
+        self.log_mean("D/adversarial", loss)
         return (loss + penalty).mean()

@@ -22,7 +22,7 @@ from ganinv.task.task import Task
 GRID_IMAGES = 16
 
 
-class Inverting(Method):
+class EncoderMethod(Method):
     """A method with an encoder E, a frozen generator G and weighted terms.
 
     Args:
@@ -34,13 +34,13 @@ class Inverting(Method):
         start_from_w_avg: whether E's output is an offset from w_avg.
         noise: the generator's noise while training: random (as released) or const.
         seed: see `Method`, also for the rest.
-        accumulate: see there.
+        micro_batches: see there.
         clip_norm: see there.
         max_nonfinite: see there.
     """
 
     inverts = True  # E alone leads from an image to wp
-    read_besides = 0  # channels that E reads besides s
+    extra_input_channels = 0  # channels that E reads besides s
     G: Generator
     E: nn.Module
     terms: Terms
@@ -56,12 +56,12 @@ class Inverting(Method):
         start_from_w_avg: bool,
         noise: Noise,
         seed: int,
-        accumulate: int,
+        micro_batches: int,
         clip_norm: float | None,
         max_nonfinite: int,
     ) -> None:
         super().__init__(
-            seed=seed, accumulate=accumulate, clip_norm=clip_norm, max_nonfinite=max_nonfinite
+            seed=seed, micro_batches=micro_batches, clip_norm=clip_norm, max_nonfinite=max_nonfinite
         )
         self.start_from_w_avg, self.noise, self.task = start_from_w_avg, noise, task
         layout = {"memory_format": torch.channels_last}  # the fast one for these convolutions
@@ -106,12 +106,12 @@ class Inverting(Method):
         """The loss of a chunk, its mean over the images."""
         raise AssertionError(f"{type(self).__name__} has no loss_E")
 
-    def measured_total(self, values: dict[str, Tensor]) -> Tensor:
+    def log_and_sum(self, values: dict[str, Tensor]) -> Tensor:
         """Watch every term [B] and return the weighted total, a scalar."""
         for name, value in values.items():
-            self.watch(name, value)
+            self.log_mean(name, value)
         total: Tensor = self.terms.total(values)
-        self.watch("total", total)
+        self.log_mean("total", total)
         return total
 
     # ------------------------------------------------------------------ validation
@@ -119,17 +119,17 @@ class Inverting(Method):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Sum every term over the images of this rank; draw the first ones."""
         x = self.images(batch)
-        s = self.input_of(batch, x)
+        s = self.encoder_input(batch, x)
         wp = self.encode(s)
         x_hat = self.decode(wp, x.shape[-2:], "const", None)
         values = self.terms.image(x_hat, x) | self.validate_codes(wp)
         values["total"] = self.weighted(values)
-        self.add_up(values)
+        self.accumulate_validation(values)
         if batch_idx == 0:
             shown = [x, x_hat] if s is x else [self.task.picture(s), x, x_hat]
             self.grid = self.draw([image[:GRID_IMAGES] for image in shown])
 
-    def add_up(self, values: dict[str, Tensor]) -> None:
+    def accumulate_validation(self, values: dict[str, Tensor]) -> None:
         """Add name -> [B] to the sums of this validation."""
         for name, value in values.items():
             both = torch.stack([value.double().sum(), value.new_tensor(len(value)).double()])
@@ -177,7 +177,7 @@ class Inverting(Method):
         wp = repeat_w(self.G.mapping(z), self.G.num_ws)
         return truncate(wp, self.G.w_avg, recipe["psi"], recipe["cutoff"])
 
-    def input_of(self, batch: Batch, x: Tensor) -> Tensor:
+    def encoder_input(self, batch: Batch, x: Tensor) -> Tensor:
         """s [B,C,H,W]: what the encoder reads of a batch."""
         seeds = self.seeds("source", batch["position"])
         return self.task(x, batch.get("source"), seeds, self.training)

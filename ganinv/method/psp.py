@@ -22,15 +22,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from ganinv.core.interface import Batch
-from ganinv.method.inverting import Inverting
+from ganinv.method.inverting import EncoderMethod
 
 
-class PSp(Inverting):
-    """pSp; see the module. Arguments as `Inverting`."""
+class PSp(EncoderMethod):
+    """pSp; see the module. Arguments as `EncoderMethod`."""
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """E descends L."""
-        s, position = self.input_of(batch, x), batch["position"]
+        s, position = self.encoder_input(batch, x), batch["position"]
         with self.play("E"):
             chunks = self.chunks(s, x, position)
             self.descend("E", (loss for chunk in chunks for loss in self.losses_E(*chunk)))
@@ -40,7 +40,7 @@ class PSp(Inverting):
         wp = self.encode(s)  # [B,L,D]
         x_hat = self.decode(wp, x.shape[-2:], self.noise, self.seeds("noise", position))
         values = self.terms.image(x_hat, x) | self.terms.latent(wp, self.G.w_avg)  # name -> [B]
-        return self.measured_total(values)
+        return self.log_and_sum(values)
 
     def validate_codes(self, wp: Tensor) -> dict[str, Tensor]:
         """|wp - w_avg|_2."""

@@ -31,18 +31,18 @@ from ganinv.core.errors import ConfigError, explain
 from ganinv.core.interface import Noise
 from ganinv.core.latent import repeat_w
 from ganinv.method.e4e import E4E
-from ganinv.method.inverting import Inverting
+from ganinv.method.inverting import EncoderMethod
 from ganinv.method.psp import PSp
 
 
-class Refining(Inverting):
+class IterativeRefinement(EncoderMethod):
     """The passes, whatever the loss. Further arguments as the method's.
 
     Args:
         refinements: T.
     """
 
-    read_besides = 3  # its present reconstruction
+    extra_input_channels = 3  # its present reconstruction
 
     def __init__(self, *, refinements: int, **rest: Any) -> None:
         super().__init__(start_from_w_avg=True, **rest)
@@ -91,7 +91,7 @@ class Refining(Inverting):
         for t, (wp, y) in enumerate(self.passes(s, self.noise, seeds)):
             values = self.measure(wp, y, x)
             last = t + 1 == self.refinements
-            yield self.measured_total(values) if last else self.terms.total(values)
+            yield self.log_and_sum(values) if last else self.terms.total(values)
             if last:
                 self.after(wp)
 
@@ -103,11 +103,11 @@ class Refining(Inverting):
         """What the method keeps of wp_T."""
 
 
-class ReStylePSp(Refining, PSp):
+class ReStylePSp(IterativeRefinement, PSp):
     """ReStyle over pSp."""
 
 
-class ReStyleE4E(Refining, E4E):
+class ReStyleE4E(IterativeRefinement, E4E):
     """ReStyle over e4e."""
 
     def step_of(self, s: Tensor) -> Tensor:

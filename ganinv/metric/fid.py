@@ -63,7 +63,7 @@ class FID(Metric):
         self.distance.update(x, real=True)
         return {}
 
-    def of_set(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         """{column: FID of what was taken in}; NaN below two images, where it is not defined."""
         try:
             value = float(self.distance.compute())

@@ -19,14 +19,14 @@ class Metric(nn.Module):
         better: column -> which direction is the better one.
     """
 
-    def __init__(self, better: dict[str, Better]) -> None:
+    def __init__(self, higher_is_better: dict[str, Better]) -> None:
         super().__init__()
-        self.better = better
+        self.higher_is_better = higher_is_better
 
     def forward(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
         """Take in B images; the columns known of each image, [B]."""
         raise AssertionError(f"{type(self).__name__} measures nothing")
 
-    def of_set(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         """The columns that only the images taken in since the last call have together."""
         return {}

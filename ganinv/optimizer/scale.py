@@ -27,7 +27,7 @@ FARTHEST = 4.0  # q at most
 SHORTEST = 0.9  # beta2 at least: ten steps
 
 
-def scaled(make: Factory, k: float) -> Factory:
+def scale_for_batch(make: Factory, k: float) -> Factory:
     """The factory of the same optimizer for a k times larger batch, k > 0."""
     q = min(k, FARTHEST)
 
@@ -48,7 +48,7 @@ def scaled(make: Factory, k: float) -> Factory:
     return made
 
 
-def renew(optimizer: torch.optim.Optimizer) -> None:
+def restore_config_hparams(optimizer: torch.optim.Optimizer) -> None:
     """Let the config's numbers count, not those that a checkpoint brought along: a resumed run may
     have another batch, or another rate."""
     for group in optimizer.param_groups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def scale_rate(optimizer: Any, factor: float) -> None:
+def set_lr_factor(optimizer: Any, factor: float) -> None:
     """Set every group's rate to `factor` times the one it was made with.
 
     Args:

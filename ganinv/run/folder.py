@@ -21,7 +21,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.core.safe.io import write_atomic
 from ganinv.run.checkpoint import newest_sound
-from ganinv.run.launch import Place, agree, place
+from ganinv.run.launch import RankInfo, agree, rank_info
 from ganinv.run.status import beginning, is_there, read_state, update_state
 
 ENVIRONMENT = "GANINV_RUN_DIR"  # the same as run_dir=..., for job scripts
@@ -58,7 +58,7 @@ def open_run(cfg: DictConfig) -> Run:
     if missing:
         key = sorted(missing)[0]
         raise ConfigError(explain(f"no value for {key}", "one", f"add {key}=... to the command"))
-    decision = agree(lambda: _decide(cfg, place()))
+    decision = agree(lambda: _decide(cfg, rank_info()))
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     resume = decision["resume"]
@@ -70,7 +70,7 @@ def open_run(cfg: DictConfig) -> Run:
     )
 
 
-def _decide(cfg: DictConfig, here: Place) -> dict[str, Any]:
+def _decide(cfg: DictConfig, here: RankInfo) -> dict[str, Any]:
     """Folder, checkpoint and W&B id of the run. A job that its launcher starts again goes on with
     its own run, whatever `resume` says."""
     runs, resume = Path(cfg.runs), cfg.resume
@@ -84,7 +84,7 @@ def _decide(cfg: DictConfig, here: Place) -> dict[str, Any]:
     if resume == "auto":
         folder = folder or newest_unfinished(runs, cfg.name)
         if folder is not None:
-            _refuse_shared(folder)
+            _check_not_in_use(folder)
         resume = None if folder is None else _newest(folder)
         found = f"continuing {folder} from {resume}"
         _say(f"resume=auto: {found if resume else 'nothing to resume, so this is a new run'}")
@@ -104,8 +104,8 @@ def _decide(cfg: DictConfig, here: Place) -> dict[str, Any]:
                 "choose one; nothing was overwritten",
             )
         )
-    _refuse_shared(folder)
-    _refuse_unwritable(folder)
+    _check_not_in_use(folder)
+    _check_writable(folder)
     return {
         "folder": str(folder),
         "resume": None if resume is None else str(resume),
@@ -161,7 +161,7 @@ def _new_folder(runs: Path, name: str) -> Path:
     return folder
 
 
-def _refuse_unwritable(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
     """Try the nearest folder that exists, before minutes are spent on loading. What a user may do
     there only the file system knows: root may write nothing to many a shared disk."""
     parent = folder.absolute()
@@ -191,7 +191,7 @@ def begin(run: Run) -> None:
     Raises:
         ConfigError: it cannot be written, or another run is under way in it.
     """
-    _refuse_shared(run.folder)
+    _check_not_in_use(run.folder)
     text = OmegaConf.to_yaml(OmegaConf.create(run.config)).encode()
     path = run.folder / "config.yaml"
     if path.is_file() and path.read_bytes() != text:
@@ -202,7 +202,7 @@ def begin(run: Run) -> None:
         write_atomic(path, text)
         (run.folder / "finished").unlink(missing_ok=True)  # a longer run goes on after its end
         length = float(run.config["trainer"]["max_kimg"])
-        update_state(run.folder, **beginning(place().job, run.wandb_id, length))
+        update_state(run.folder, **beginning(rank_info().job, run.wandb_id, length))
     except OSError as error:
         _unwritable(run.folder, str(error))
 
@@ -210,14 +210,14 @@ def begin(run: Run) -> None:
 def _in_use(other: dict[str, Any]) -> bool:
     """Whether another job than this one trains in the folder of this state, as far as can be seen
     from here."""
-    if other.get("state") not in ("starting", "running") or other["job"] == place().job:
+    if other.get("state") not in ("starting", "running") or other["job"] == rank_info().job:
         return False
     age = time.time() - other["time"]
     there = is_there(other["pid"], other["processes"], other["born"])
     return age < ALIVE if there is None else there and age < HERE
 
 
-def _refuse_shared(folder: Path) -> None:
+def _check_not_in_use(folder: Path) -> None:
     """Two runs in one folder would overwrite each other: one that is resumed while it still runs,
     or two that were started in one second and chose one name."""
     other = read_state(folder)

@@ -6,7 +6,7 @@
 
 Rank 0 keeps a small key-value store, at the address that torch.distributed uses as well (under
 torchrun it may be the agent's). Through it rank 0's decisions reach the other ranks before any
-collective exists, and through it the ranks watch one another (`trainer/watch.py`).
+collective exists, and through it the ranks watch one another (`run/watchdog.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DECISION = "GANINV_DECISION"  # what rank 0 decided, in the environment of the r
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """This process among the ranks.
 
     Attributes:
@@ -78,12 +78,12 @@ class Place:
         return f"{self.launcher}-{platform.node()}-{agent}"
 
 
-def place() -> Place:
+def rank_info() -> RankInfo:
     """Read it from the environment that the launchers set."""
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
         world, local = int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"])
-        return Place(
+        return RankInfo(
             launcher="torchrun",
             rank=int(env["RANK"]),
             world_size=world,
@@ -93,7 +93,7 @@ def place() -> Place:
             restarts=int(env["TORCHELASTIC_RESTART_COUNT"]),
         )
     if "SLURM_STEP_ID" in env and "SLURM_PROCID" in env:
-        return Place(
+        return RankInfo(
             launcher="srun",
             rank=int(env["SLURM_PROCID"]),
             world_size=int(env["SLURM_NTASKS"]),
@@ -104,11 +104,11 @@ def place() -> Place:
         )
     rank = int(env.get("LOCAL_RANK", 0)) if DECISION in env else 0
     restarts = int(env.get("SLURM_RESTART_COUNT", 0))
-    return Place("script", rank, 1, rank, 0, 1, restarts)
+    return RankInfo("script", rank, 1, rank, 0, 1, restarts)
 
 
 def resolve_size(
-    here: Place, devices: int | str | None, num_nodes: int | None
+    here: RankInfo, devices: int | str | None, num_nodes: int | None
 ) -> tuple[int | str, int]:
     """Devices a node and nodes; null means as many as the launcher started.
 
@@ -140,7 +140,7 @@ def resolve_size(
     return here.per_node, here.nodes
 
 
-def _address(here: Place) -> tuple[str, int]:
+def _address(here: RankInfo) -> tuple[str, int]:
     """Where rank 0's store is. SLURM names nodes, not ports: the port follows from the job."""
     env = os.environ
     if here.launcher == "srun":
@@ -154,7 +154,7 @@ def _address(here: Place) -> tuple[str, int]:
 @cache
 def store() -> Store:
     """The ranks' store; rank 0 opens it, the others wait until it is there."""
-    here = place()
+    here = rank_info()
     limit = timedelta(minutes=10)
     if not here.external and here.rank == 0:
         kept = TCPStore("127.0.0.1", 0, is_master=True, multi_tenant=True, timeout=limit)
@@ -176,7 +176,7 @@ def store() -> Store:
 def another_connection(patience: timedelta) -> Store:
     """The store over a connection of its own, for a thread beside the main one."""
     store()
-    here = place()
+    here = rank_info()
     kept = TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
@@ -193,7 +193,7 @@ def agree(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     Raises:
         ConfigError: on the other ranks, when rank 0 refused.
     """
-    here = place()
+    here = rank_info()
     if not here.external:
         if here.rank == 0:
             os.environ[DECISION] = json.dumps(decide())
@@ -215,14 +215,14 @@ def agree(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 class Launched(ClusterEnvironment):
-    """What Lightning asks about the launcher, answered from `place()`.
+    """What Lightning asks about the launcher, answered from `rank_info()`.
 
     Lightning's own SLURM environment would requeue jobs by itself and insist on how srun was
     called.
     """
 
     def __init__(self) -> None:
-        self.place, self._size = place(), place().world_size
+        self.place, self._size = rank_info(), rank_info().world_size
 
     @property
     def creates_processes_externally(self) -> bool:

@@ -49,7 +49,7 @@ class Tee:
 
 
 @contextmanager
-def kept_log(folder: Path, rank: int) -> Iterator[None]:
+def rank_log(folder: Path, rank: int) -> Iterator[None]:
     """Within this block, what the process says also goes to its log; so does what ends it."""
     path = folder / "logs" / f"rank{rank}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,9 @@ def kept_log(folder: Path, rank: int) -> Iterator[None]:
         except BaseException as error:
             traceback.print_exception(error, file=log)
             if rank > 0:
-                say_aloud(f"rank {rank}: {type(error).__name__}: {error}  (all of it: {path})")
+                print_to_terminal(
+                    f"rank {rank}: {type(error).__name__}: {error}  (all of it: {path})"
+                )
             raise
         finally:
             faulthandler.disable()
@@ -101,6 +103,6 @@ def _divert(log: IO[str], rank: int) -> Callable[[], None]:
     return lambda: None
 
 
-def say_aloud(text: str) -> None:
+def print_to_terminal(text: str) -> None:
     """A line for the terminal (and rank 0's log), from any rank and any thread."""
     print(text, file=_terminal[-1] if _terminal else sys.stderr, flush=True)

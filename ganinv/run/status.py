@@ -93,7 +93,7 @@ def beginning(job: str, wandb_id: str, max_kimg: float) -> dict[str, Any]:
     }
 
 
-class State(pl.Callback):
+class RunStatus(pl.Callback):
     """Keeps `state.json` up to date.
 
     Args:

@@ -33,7 +33,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from ganinv.core.errors import USER_ERRORS, RunError, explain
 from ganinv.run.launch import another_connection
-from ganinv.run.logs import say_aloud
+from ganinv.run.logs import print_to_terminal
 from ganinv.run.status import is_there, processes
 
 EXIT_CODE = 70
@@ -42,7 +42,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)  # ful
 SILENT = 60.0  # seconds without a heartbeat after which a rank counts as dead
 
 
-class Watch:
+class RankWatchdog:
     """This rank's view of the others.
 
     Args:
@@ -210,7 +210,7 @@ class Watch:
             return
         text = f"\nRunError: rank {self.rank}: {reason}. To go on: the same command, resume=auto"
         if self.rank == 0:
-            say_aloud(text)
+            print_to_terminal(text)
         else:
             print(text, flush=True)
             if "is gone" not in reason:
@@ -240,7 +240,7 @@ def _is_lost_connection(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(trainer: pl.Trainer) -> Iterator[None]:
+def friendly_errors(trainer: pl.Trainer) -> Iterator[None]:
     """Turns what the machine did to a run into a sentence: a broken connection to a rank that
     ended, a full disk.
 
@@ -262,13 +262,13 @@ def explained(trainer: pl.Trainer) -> Iterator[None]:
         raise RunError(watch.verdict(str(error).strip().splitlines()[0][:200])) from error
 
 
-class Watching(pl.Callback):
+class WatchdogCallback(pl.Callback):
     """Ends the watch with the run, and tells the other ranks why this one failed."""
 
     @staticmethod
-    def _watch(trainer: pl.Trainer) -> Watch:
+    def _watch(trainer: pl.Trainer) -> RankWatchdog:
         found = trainer.strategy.watch  # type: ignore[attr-defined]
-        assert isinstance(found, Watch)
+        assert isinstance(found, RankWatchdog)
         return found
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:

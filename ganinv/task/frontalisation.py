@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ganinv.core.seed import mix
+from ganinv.core.seed import derive_seed
 from ganinv.task.image import Image
 
 
@@ -25,5 +25,7 @@ class Frontalisation(Image):
         """x; in training each image is mirrored with probability 1/2."""
         if not training:
             return x
-        mirrored = torch.tensor([mix(seed, "mirror") & 1 for seed in seeds], dtype=torch.bool)
+        mirrored = torch.tensor(
+            [derive_seed(seed, "mirror") & 1 for seed in seeds], dtype=torch.bool
+        )
         return torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ganinv.core.errors import ConfigError, explain
-from ganinv.core.seed import mix
+from ganinv.core.seed import derive_seed
 from ganinv.task.image import Image
 
 
@@ -93,7 +93,7 @@ class SuperResolution(Image):
                     "leave the larger factors out",
                 )
             )
-        chosen = [self.factors[mix(seed, "factor") % len(self.factors)] for seed in seeds]
+        chosen = [self.factors[derive_seed(seed, "factor") % len(self.factors)] for seed in seeds]
         s = x.clone()
         for factor in sorted(set(chosen) - {1}):
             rows = [i for i, one in enumerate(chosen) if one == factor]

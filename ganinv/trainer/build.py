@@ -14,12 +14,12 @@ from pytorch_lightning.loggers import Logger
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.run.checkpoint import AtomicCheckpointIO
-from ganinv.run.launch import Launched, place, resolve_size
+from ganinv.run.launch import Launched, rank_info, resolve_size
 from ganinv.run.quiet import quieten
-from ganinv.run.status import State
-from ganinv.run.watchdog import Watching
+from ganinv.run.status import RunStatus
+from ganinv.run.watchdog import WatchdogCallback
 from ganinv.trainer.batch_norm import SyncBatchNorm
-from ganinv.trainer.callbacks import Clock, Telemetry
+from ganinv.trainer.callbacks import StopAndValidate, Telemetry
 from ganinv.trainer.guards import CompareRanks, KeepNotFinite
 from ganinv.trainer.optimizers import Optimizers
 from ganinv.trainer.progress import Progress
@@ -36,8 +36,8 @@ def build_trainer(
     devices: int | str | None,
     num_nodes: int | None,
     precision: str,
-    accumulate: int,
-    tuned_for_batch: int | None,
+    micro_batches: int,
+    reference_batch_size: int | None,
     sync_batchnorm: bool,
     max_kimg: float,
     log_every_images: int,
@@ -60,9 +60,9 @@ def build_trainer(
         devices: processes on each node, null for as many as the launcher started.
         num_nodes: nodes, null likewise.
         precision: Lightning's precision name, e.g. bf16-mixed.
-        accumulate: chunks a batch is cut into.
-        tuned_for_batch: images of a step, of all processes, that the optimizers' numbers are meant
-            for; other batches change them (`optimizer/scale.py`). None: as given.
+        micro_batches: chunks a batch is cut into.
+        reference_batch_size: images of a step, of all processes, that the optimizers' numbers are
+            meant for; other batches change them (`optimizer/scale.py`). None: as given.
         sync_batchnorm: batch normalisation over the images of all ranks.
         max_kimg: length of the run in thousands of images.
         log_every_images: images between two log entries.
@@ -75,30 +75,30 @@ def build_trainer(
         threads: CPU threads of each process, null for torch's choice.
         deterministic: forbid operators that do not repeat bit for bit.
     """
-    _refuse(batch_size, accumulate, accelerator)
+    _refuse(batch_size, micro_batches, accelerator)
     quieten()
     if threads is not None:
         torch.set_num_threads(threads)
-    devices, num_nodes = resolve_size(place(), devices, num_nodes)
+    devices, num_nodes = resolve_size(rank_info(), devices, num_nodes)
     several = num_nodes > 1 or devices not in (1, "1")
     strategy: Any = "auto"
     callbacks: list[pl.Callback] = [
-        Optimizers(batch_size=batch_size, tuned_for=tuned_for_batch),
-        KeepNotFinite(run_dir=run_dir),  # saves before Watching lets the other ranks go
+        Optimizers(batch_size=batch_size, tuned_for=reference_batch_size),
+        KeepNotFinite(run_dir=run_dir),  # saves before WatchdogCallback lets the other ranks go
     ]
     if several:
-        _refuse_sweep(devices)
+        _check_not_a_sweep(devices)
         strategy = Replicas(timeout=timedelta(minutes=timeout_minutes))
-        callbacks += [CompareRanks(every=compare_ranks_every), Watching()]
+        callbacks += [CompareRanks(every=compare_ranks_every), WatchdogCallback()]
     callbacks += [
-        Clock(max_images=round(max_kimg * 1000), val_every=round(val_every_kimg * 1000)),
+        StopAndValidate(max_images=round(max_kimg * 1000), val_every=round(val_every_kimg * 1000)),
         Telemetry(run_dir=run_dir, every=log_every_images),
         Saver(
             folder=run_dir / "checkpoints",
             every=round(save_every_kimg * 1000),
             keep_best=keep_best,
         ),
-        State(run_dir=run_dir),
+        RunStatus(run_dir=run_dir),
         Progress(max_images=round(max_kimg * 1000)),
     ]
     if sync_batchnorm:
@@ -124,11 +124,11 @@ def build_trainer(
     )
 
 
-def _refuse(batch_size: int, accumulate: int, accelerator: str) -> None:
-    if batch_size % accumulate:
+def _refuse(batch_size: int, micro_batches: int, accelerator: str) -> None:
+    if batch_size % micro_batches:
         raise ConfigError(
             explain(
-                f"trainer.accumulate={accumulate} with dataset.batch_size={batch_size}",
+                f"trainer.micro_batches={micro_batches} with dataset.batch_size={batch_size}",
                 "a divisor of the batch size",
                 "change either; the batch size counts all chunks together",
             )
@@ -144,8 +144,8 @@ def _refuse(batch_size: int, accumulate: int, accelerator: str) -> None:
         )
 
 
-def _refuse_sweep(devices: int | str) -> None:
-    if not place().external and HydraConfig.get().mode == RunMode.MULTIRUN:
+def _check_not_a_sweep(devices: int | str) -> None:
+    if not rank_info().external and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigError(
             explain(
                 f"trainer.devices={devices} in a multirun, where each rank would start a sweep of "

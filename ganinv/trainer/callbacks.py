@@ -29,7 +29,7 @@ def step_images(trainer: pl.Trainer) -> int:
     return trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
 
 
-class Clock(pl.Callback):
+class StopAndValidate(pl.Callback):
     """Stops at `max_images`; asks for a validation every `val_every` images; turns signals into an
     orderly stop after the running step (a second Ctrl-C stops at once).
 

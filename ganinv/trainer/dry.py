@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 
 from ganinv.backbone import weights as weights_of
 from ganinv.config.build import build_method
-from ganinv.config.check import refuse_size
-from ganinv.config.instantiate import make
+from ganinv.config.check import check_resolution
+from ganinv.config.instantiate import instantiate
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.discriminator.stylegan import StyleGANDiscriminator
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
@@ -65,12 +65,12 @@ def dry_run(cfg: DictConfig) -> None:
         for name in drawn:
             print(f"  random: {name}")
         pl.seed_everything(cfg.seed, verbose=False)
-        generator = make(cfg.generator)
+        generator = instantiate(cfg.generator)
         data = Noise(cfg)
-        refuse_size(generator, cfg.dataset.get("generator_resolutions"), data.image_size)
+        check_resolution(generator, cfg.dataset.get("generator_resolutions"), data.image_size)
         method = build_method(cfg, generator)
     device = _device(cfg.trainer.accelerator)
-    refuse_memory(method, device)
+    check_memory(method, device)
     one_step(method, data, cfg, device)
 
 
@@ -189,13 +189,13 @@ class Noise:
         self.image_size = int(height), int(width)
         self.batch_size = int(cfg.dry.batch_size)
         self.synthetic = cfg.dataset.get("psi"), cfg.dataset.get("cutoff")
-        self.reads = make(cfg.task).reads
-        if self.batch_size < 1 or self.batch_size % cfg.trainer.accumulate:
+        self.reads = instantiate(cfg.task).reads
+        if self.batch_size < 1 or self.batch_size % cfg.trainer.micro_batches:
             raise ConfigError(
                 explain(
                     f"dry.batch_size={self.batch_size} with "
-                    f"trainer.accumulate={cfg.trainer.accumulate}",
-                    "a multiple of trainer.accumulate",
+                    f"trainer.micro_batches={cfg.trainer.micro_batches}",
+                    "a multiple of trainer.micro_batches",
                     "change either",
                 )
             )
@@ -245,7 +245,7 @@ def least_memory(method: Method) -> int:
     return sum(3 * p.numel() * p.element_size() for p in trained)
 
 
-def refuse_memory(method: Method, device: torch.device) -> None:
+def check_memory(method: Method, device: torch.device) -> None:
     """Print the parameters; refuse what cannot fit.
 
     Raises:

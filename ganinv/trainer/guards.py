@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganinv.core.errors import NotFinite, RunError, explain
 from ganinv.method.base import Method
-from ganinv.run.logs import say_aloud
+from ganinv.run.logs import print_to_terminal
 from ganinv.trainer.batch_norm import SyncBatchNorm2d
 
 
@@ -120,7 +120,7 @@ class KeepNotFinite(pl.Callback):
         self._batch = None
         assert isinstance(pl_module, Method)
         if pl_module.nonfinite > self._skipped and trainer.is_global_zero:
-            say_aloud(
+            print_to_terminal(
                 f"a step before {pl_module.images_seen / 1000:.2f} kimg was skipped: its gradient "
                 f"was NaN or Inf ({pl_module.nonfinite} in all)"
             )
@@ -148,7 +148,7 @@ class KeepNotFinite(pl.Callback):
         path = self.run_dir / f"nonfinite-{seen:09d}-rank{rank}.pt"
         content = {"batch": _plain(self._batch), "values": values, "images_seen": seen}
         torch.save(content | {"rank": rank, "reason": str(exception)}, path)
-        say_aloud(f"The batch and its losses: {path}")
+        print_to_terminal(f"The batch and its losses: {path}")
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.method.base import Method
-from ganinv.optimizer.scale import renew
+from ganinv.optimizer.scale import restore_config_hparams
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Optimizers(pl.Callback):
         if tuned_for is not None and tuned_for < 1:
             raise ConfigError(
                 explain(
-                    f"trainer.tuned_for_batch={tuned_for}",
+                    f"trainer.reference_batch_size={tuned_for}",
                     "a number of images of at least 1, or null",
                     "set it to the batch of the recipe, 8 for pSp and e4e",
                 )
@@ -46,7 +46,7 @@ class Optimizers(pl.Callback):
             pl_module.scale_optimizers(k)
             if k > LARGEST and trainer.is_global_zero:
                 log.warning(
-                    "a batch of %d images is %g times that of trainer.tuned_for_batch; the rule "
+                    "a batch of %d images is %g times trainer.reference_batch_size; the rule "
                     "was tried up to %g times (docs/LOG.md): watch train/grad_norm, or take a "
                     "smaller batch",
                     self.batch_size * trainer.world_size, k, LARGEST,
@@ -55,4 +55,4 @@ class Optimizers(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After a checkpoint has been read."""
         for optimizer in trainer.optimizers:
-            renew(optimizer)
+            restore_config_hparams(optimizer)

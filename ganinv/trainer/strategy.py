@@ -23,7 +23,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from ganinv.run.launch import store
-from ganinv.run.watchdog import Watch
+from ganinv.run.watchdog import RankWatchdog
 
 BUCKET_BYTES = 64 << 20
 
@@ -61,7 +61,7 @@ class Replicas(DDPStrategy):
             not come.
     """
 
-    watch: Watch
+    watch: RankWatchdog
 
     def __init__(self, *, timeout: timedelta, **rest: Any) -> None:
         super().__init__(
@@ -73,7 +73,7 @@ class Replicas(DDPStrategy):
     def setup_environment(self) -> None:
         """Join the other ranks; from here on they watch one another."""
         super().setup_environment()
-        self.watch = Watch(
+        self.watch = RankWatchdog(
             rank=self.global_rank,
             world_size=self.world_size,
             timeout=self.patience.total_seconds(),

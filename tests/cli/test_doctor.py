@@ -6,7 +6,7 @@ import re
 from ganinv.cli.main import main
 
 
-def told(capsys, monkeypatch):
+def metadata(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     assert main(["doctor"]) == 0
     return capsys.readouterr().out
@@ -15,7 +15,7 @@ def told(capsys, monkeypatch):
 def test_what_ships_is_found_and_what_is_missing_has_its_source(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("GANINV_WEIGHTS", raising=False)
-    out = told(capsys, monkeypatch)
+    out = metadata(capsys, monkeypatch)
     assert re.search(r"stylegan2_avatars64 .*found: ", out)
     assert re.search(r"efficientnet_lite0 .*found: .*sha256 579344248a93e230", out)
     assert re.search(r"arcface_ir_se50 .*missing; from TreB1eN.*loss.identity=null", out)
@@ -27,7 +27,7 @@ def test_a_file_that_was_put_there_is_found_with_its_hash(capsys, monkeypatch, t
     monkeypatch.setenv("GANINV_WEIGHTS", str(tmp_path))
     (tmp_path / "model_ir_se50.pth").write_bytes(b"weights")
     (tmp_path / "vgg16-397923af.pth").write_bytes(b"cut short")
-    out = told(capsys, monkeypatch)
+    out = metadata(capsys, monkeypatch)
     digest = hashlib.sha256(b"weights").hexdigest()[:16]
     assert re.search(rf"arcface_ir_se50 .*found: .*sha256 {digest}", out)
     assert re.search(r"vgg16 .*damaged: .*begins with 397923af", out)

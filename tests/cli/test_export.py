@@ -149,8 +149,8 @@ def test_an_official_checkpoint_there_and_back(tmp_path, capsys):
     out = ok(capsys, "import", tmp_path / "mine.pt", "--out", tmp_path / "w")
     assert "StyleGAN2Generator of 8 px, num_ws 4" in out and "WEncoder for 256 x 256 px" in out
     bundle = tmp_path / "w/mine.safetensors"
-    _, told = read_safetensors(bundle)
-    assert told["generator"]["source"] == "mine-generator.safetensors"
+    _, metadata = read_safetensors(bundle)
+    assert metadata["generator"]["source"] == "mine-generator.safetensors"
     ok(capsys, "export", bundle, "--to", "psp", "--out", tmp_path / "again.pt")
     ok(capsys, "export", tmp_path / "mine.pt", "--to", "psp", "--out", tmp_path / "direct.pt")
     first, *others = (
@@ -219,8 +219,8 @@ def test_boundaries(tmp_path, capsys):
     np.save(tmp_path / "age.npy", rows)
     out = ok(capsys, "import", tmp_path / "age.npy", "--out", tmp_path)
     assert "a boundary, 1x14x512, all rows" in out
-    tensors, told = read_safetensors(tmp_path / "age.safetensors")
-    assert told["format"] == "ganinv-boundary" and told["rows"] is None
+    tensors, metadata = read_safetensors(tmp_path / "age.safetensors")
+    assert metadata["format"] == "ganinv-boundary" and metadata["rows"] is None
     assert np.array_equal(tensors["boundary"].numpy(), rows.astype(np.float32))
 
 
@@ -233,8 +233,8 @@ def test_feature_networks(tmp_path, capsys):
     assert "conv1.weight" in torch.load(tmp_path / "moco_v2_resnet50.pth", weights_only=True)
     torch.save({"encoder": case("bdinvert_base_encoder_64_8").state()}, tmp_path / "base.pth")
     assert "base-code encoder" in ok(capsys, "import", tmp_path / "base.pth", "--out", tmp_path)
-    _, told = read_safetensors(tmp_path / "base.safetensors")
-    assert told["kind"] == "BaseCodeEncoder" and told["architecture"]["input_nc"] == 3
+    _, metadata = read_safetensors(tmp_path / "base.safetensors")
+    assert metadata["kind"] == "BaseCodeEncoder" and metadata["architecture"]["input_nc"] == 3
 
 
 def test_what_is_not_imported(trained, tmp_path, capsys):
@@ -266,8 +266,8 @@ def test_a_gan_s_checkpoint_gives_its_average(tmp_path, capsys):
 
 def test_save_bundle_still_writes_half(tmp_path):
     save_bundle(tmp_path / "h.safetensors", stylegan2(16, shape=TINY), {})
-    tensors, told = read_safetensors(tmp_path / "h.safetensors")
-    assert tensors["G.mapping.fc0.weight"].dtype == torch.float16 and json.dumps(told)
+    tensors, metadata = read_safetensors(tmp_path / "h.safetensors")
+    assert tensors["G.mapping.fc0.weight"].dtype == torch.float16 and json.dumps(metadata)
 
 
 def test_help_needs_no_torch():

@@ -56,8 +56,8 @@ def refused(capsys, words, *arguments):
 
 def result(out):
     codes = torch.load(out / "latents.pt", weights_only=True)
-    told = json.loads((out / "invert.json").read_text())
-    return codes, told["images"], told["failed"]
+    metadata = json.loads((out / "invert.json").read_text())
+    return codes, metadata["images"], metadata["failed"]
 
 
 def bundled(folder, input_nc):
@@ -232,10 +232,10 @@ def test_label_maps_and_several_outputs_of_each(tmp_path, capsys):
         own = np.array(Image.open(tmp_path / "a/images" / f"{name[0]}.png"), dtype=int)
         differ += "mix" in name and np.abs(a - own).max() > 1
     assert differ == 6
-    ok(capsys, *common, "--out", tmp_path / "c", "--mix-rows", "9", "--mix-alpha", "0")
+    ok(capsys, *common, "--out", tmp_path / "c", "--mix-layers", "9", "--mix-alpha", "0")
     still = [Image.open(tmp_path / "c/images" / n).tobytes() for n in ("1.png", "1-mix2.png")]
     assert still[0] == still[1]
-    refused(capsys, "--mix-rows 8-10; expected rows from 0 to 9", *common, "--out",
-            tmp_path / "d", "--mix-rows", "8-10")  # fmt: skip
+    refused(capsys, "--mix-layers 8-10; expected rows from 0 to 9", *common, "--out",
+            tmp_path / "d", "--mix-layers", "8-10")  # fmt: skip
     refused(capsys, "an encoder of 3 channels for --task sketch", file, labels, "--out",
             tmp_path / "d", "--task", "sketch")  # fmt: skip

@@ -57,7 +57,7 @@ def data_of(root: Path, **changes: Any) -> ShardData:
         "seed": 5,
         "hflip": False,
         "window": 2,
-        "max_bad_share": 0.0,
+        "max_bad_fraction": 0.0,
         "cache_gib": 1,
         "regions": {"face": None},
     }

@@ -27,7 +27,7 @@ def faces(cache: Path, **changes: Any) -> AvatarData:
         "seed": 0,
         "hflip": False,
         "window": 8,
-        "max_bad_share": 0.0,
+        "max_bad_fraction": 0.0,
         "regions": {"face": None},
     }
     return AvatarData(**(values | changes))
@@ -103,7 +103,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         ({"window": 0}, "dataset.window=0; expected"),
         ({"image_size": [64]}, r"dataset.image_size=\[64\]; expected \[height, width\] in px"),
         ({"regions": {"face": [0, 9, 0, 99]}}, r"dataset.regions.face=\[0, 9, 0, 99\]; expected"),
-        ({"max_bad_share": 1.0}, r"dataset.max_bad_share=1.0; expected a share in \[0, 1\)"),
+        ({"max_bad_fraction": 1.0}, r"dataset.max_bad_fraction=1.0; expected a share in \[0, 1\)"),
     ],
 )
 def test_values_that_cannot_be(tmp_path: Path, change: dict[str, Any], words: str) -> None:

@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from ganinv.dataset.order import Order, Positions, permutation, share
+from ganinv.dataset.order import Order, Positions, eval_batches, permutation
 
 COUNTS = [7, 1, 12, 5, 9]
 STARTS = np.concatenate([[0], np.cumsum(COUNTS)])
@@ -65,5 +65,5 @@ def test_another_number_of_ranks_goes_on_with_the_same_images() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 def test_a_finite_set_is_shared_without_padding(world: int) -> None:
-    parts = [x for rank in range(world) for b in share(20, 3, rank, world) for x in b]
+    parts = [x for rank in range(world) for b in eval_batches(20, 3, rank, world) for x in b]
     assert sorted(parts) == list(range(20))

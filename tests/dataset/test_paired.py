@@ -65,7 +65,7 @@ def test_each_image_comes_with_its_source(kind: str, folders: dict[str, Path]) -
     root = written(folders, kind, "--val", "3", "--test", "2")
     data = paired(root, kind)
     data.check(("train", "val", "test"))
-    seen = batches(data, 3) + list(data.once("val"))
+    seen = batches(data, 3) + list(data.eval_dataloader("val"))
     for batch in seen:
         i = batch["image"][:, 0, 4, 4].tolist()
         source = batch["source"]
@@ -141,7 +141,7 @@ def test_verify_finds_a_damaged_source(
         file.write(b"\0" * 20)
     assert main(["verify", str(root)]) == 1
     assert "source.png" in capsys.readouterr().out
-    data = paired(root, "rgb", max_bad_share=0.5)
+    data = paired(root, "rgb", max_bad_fraction=0.5)
     (first,) = [b for b in batches(data, 3) if "skipped" in b][:1]
     assert "source.png" in first["skipped"][0]
 
@@ -158,7 +158,7 @@ def test_refusals(folders: dict[str, Path], tmp_path: Path) -> None:
         paired(plain, "labels").check(["train"])
 
 
-# ------------------------------------------------------------------ the embedded domain
+# ------------------------------------------------------------------ the built-in domain
 
 
 def test_every_pixel_of_a_face_belongs_to_a_part() -> None:
@@ -191,12 +191,12 @@ def test_avatars_with_their_parts(tmp_path: Path) -> None:
         "regions": {},
         "hflip": False,
         "window": 2,
-        "max_bad_share": 0.0,
+        "max_bad_fraction": 0.0,
         "cache": str(tmp_path),
     }
     data = AvatarData(**options, source="labels", classes=13)  # type: ignore[arg-type]
     data.prepare_data()
-    batch = next(iter(data.once("val")))
+    batch = next(iter(data.eval_dataloader("val")))
     seed = int(batch["key"][0])
     assert torch.equal(batch["source"][0, 0], torch.from_numpy(avatars.labels(seed, 16)))
     assert json.loads((data.root / "val" / "index.json").read_text())["source"]["kind"] == "labels"

@@ -72,7 +72,7 @@ def test_faults_that_pass_are_survived(root, server, fault, monkeypatch, caplog)
 
 def test_a_tar_that_stays_away_is_skipped_counted_and_named(root, server):
     server.faults += [["000002.tar", 500, 10**6]]
-    seen = batches(data_of(server.address, max_bad_share=0.9))
+    seen = batches(data_of(server.address, max_bad_fraction=0.9))
     skipped = [reason for batch in seen for reason in batch.get("skipped", [])]
     assert skipped and all("the server answers 500" in reason for reason in skipped)
     assert server.asked.count("000002.tar") == remote.TRIES  # not again for every image
@@ -82,7 +82,7 @@ def test_a_tar_that_stays_away_is_skipped_counted_and_named(root, server):
 
 def test_what_will_not_pass_is_not_tried_again(root, server):
     (root / "train" / "000000.tar").unlink()
-    seen = batches(data_of(server.address, max_bad_share=0.9))
+    seen = batches(data_of(server.address, max_bad_fraction=0.9))
     reasons = [reason for batch in seen for reason in batch.get("skipped", [])]
     assert all("the server answers 404" in reason for reason in reasons) and reasons
     assert server.asked.count("000000.tar") == 1
@@ -103,7 +103,7 @@ def test_the_cache_stays_within_its_bound_and_drops_what_was_used_least_lately(r
     assert same(far, batches(data_of(root), 24))
     for path in index.folder.glob("*.tar"):
         path.unlink()
-    small = data_of(server.address, cache_gib=0.5 * size / 2**30, max_bad_share=0.9)
+    small = data_of(server.address, cache_gib=0.5 * size / 2**30, max_bad_fraction=0.9)
     with pytest.raises(DataError, match=r"more than the whole cache \(dataset.cache_gib="):
         batches(small)
 
@@ -204,7 +204,7 @@ def test_faults_of_an_object_store(root, store, monkeypatch, caplog):
     assert "the store answers 500" in caplog.text and "the store answers 503" in caplog.text
     store.put_object(Bucket="faces", Key="grey/val/000000.tar", Body=b"other bytes")
     store.delete_object(Bucket="faces", Key="grey/val/000001.tar")
-    val = data_of("s3://faces/grey", max_bad_share=0.99)
+    val = data_of("s3://faces/grey", max_bad_fraction=0.99)
     with pytest.raises(DataError, match="11 of .* bytes came, 8 times.*NoSuchKey"):
         list(val.val_dataloader())
 

@@ -143,7 +143,9 @@ def test_a_bad_image_is_replaced_named_and_counted(root: Path, caplog: Any) -> N
     good = keys(trained(data_of(root), 0, 17))
     spoil(data_of(root).open("train"), 3)
     with caplog.at_level(logging.WARNING):
-        found = [trained(data_of(root, num_workers=n, max_bad_share=0.03), 0, 17) for n in (0, 2)]
+        found = [
+            trained(data_of(root, num_workers=n, max_bad_fraction=0.03), 0, 17) for n in (0, 2)
+        ]
     assert keys(found[0]) == keys(found[1])
     changed = [(a, b) for a, b in zip(good, keys(found[0]), strict=True) if a != b]
     assert [a for a, _ in changed] == ["k0003", "k0003"]  # once an epoch
@@ -157,23 +159,23 @@ def test_too_many_bad_images_stop_the_run_and_are_named(root: Path, workers: int
     for sample in (3, 20, 30):
         spoil(data_of(root).open("train"), sample)
     with pytest.raises(DataError) as caught:
-        trained(data_of(root, num_workers=workers, max_bad_share=2 / 34), 0, 20)
+        trained(data_of(root, num_workers=workers, max_bad_fraction=2 / 34), 0, 20)
     assert "3 unreadable images among 34 of" in str(caught.value)
-    for name in ("k0003", "k0020", "k0030", "dataset.max_bad_share=", "ganinv verify"):
+    for name in ("k0003", "k0020", "k0030", "dataset.max_bad_fraction=", "ganinv verify"):
         assert name in str(caught.value)
 
 
 def test_a_bad_validation_image_is_left_out_not_doubled(root: Path) -> None:
     for sample in (4, 5, 6, 7):  # all of the second batch
         spoil(data_of(root).open("val"), sample)
-    data = data_of(root, max_bad_share=0.5)
+    data = data_of(root, max_bad_fraction=0.5)
     batches = list(data.val_dataloader())
     assert keys(batches) == [f"k{i:04d}" for i in (0, 1, 2, 3, 8, 9, 10)]
 
 
 def test_a_tar_cut_in_half_is_not_silent(root: Path) -> None:
     cut(data_of(root).open("train"), 2)
-    found = trained(data_of(root, max_bad_share=0.5), 0, 9)
+    found = trained(data_of(root, max_bad_fraction=0.5), 0, 9)
     skipped = [reason for batch in found for reason in batch.get("skipped", [])]
     assert skipped and all("000002.tar" in reason for reason in skipped)
     assert any("the tar ends before it" in reason for reason in skipped)
@@ -185,7 +187,7 @@ def test_a_set_without_a_readable_image_stops(root: Path) -> None:
         spoil(index, sample)
     for workers in (0, 1):
         with pytest.raises(DataError) as caught:
-            trained(data_of(root, num_workers=workers, max_bad_share=0.99), 0, 9)
+            trained(data_of(root, num_workers=workers, max_bad_fraction=0.99), 0, 9)
         assert str(caught.value).startswith("32 unreadable samples in a row, the last 0000")
 
 

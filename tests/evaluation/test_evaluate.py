@@ -44,14 +44,14 @@ def test_the_numbers_are_those_of_the_reconstructions(checkpoint, capsys):
     trained = load_trained(checkpoint)
     data = _data(trained, checkpoint)
     errors = []
-    for batch in data.once("test"):
+    for batch in data.eval_dataloader("test"):
         x = to_unit(batch["image"])
         x_hat = to_unit(to_uint8(trained.method.reconstruct(x)))
         errors += (x_hat - x).square().mean((1, 2, 3)).tolist()
     assert [float(row["mse"]) for row in per_image] == pytest.approx(errors, rel=1e-4)
     assert content["rows"][0]["mse"] == pytest.approx(sum(errors) / 6, rel=1e-4)
     assert content["images"] == 6 and content["split"] == "test"
-    assert content["generator_sha256"] == trained.identity["generator_sha256"]
+    assert content["generator_sha256"] == trained.provenance["generator_sha256"]
     assert {"mse", "psnr", "ssim", "lite0", "ms_per_image"} <= set(content["rows"][0])
     assert Image.open(folder / "grid-encode.png").size == (5 * 66 + 2, 3 * 66 + 2)
     assert (folder / "report.html").read_text().count("<figure>") == 5 + 6

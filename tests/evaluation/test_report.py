@@ -31,8 +31,10 @@ def result():
         pictures,
         pictures[1:],
     )
-    better = {"mse": "lower", "psnr": "higher"}
-    return Result({"checkpoint": "runs/a & b.ckpt", "split": "test"}, better, ["a", "<b>"], [row])
+    higher_is_better = {"mse": "lower", "psnr": "higher"}
+    return Result(
+        {"checkpoint": "runs/a & b.ckpt", "split": "test"}, higher_is_better, ["a", "<b>"], [row]
+    )
 
 
 def test_json_has_no_number_that_json_does_not_know(result):

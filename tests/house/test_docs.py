@@ -20,7 +20,7 @@ MARKDOWN += sorted((ROOT / "docs").glob("*.md"))
 MADE_BY_RUNNING = ("runs", "data", "outputs", "multirun", "wandb", "checkpoints", "grids")
 WEIGHTS = {".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".onnx"}
 LARGE: dict[str, str] = {  # files over 1 MB, and why
-    "ganinv/generator/weights/stylegan2_avatars64.safetensors": "the embedded domain's generator",
+    "ganinv/generator/weights/stylegan2_avatars64.safetensors": "the built-in domain's generator",
 }
 TAKES_VALUE = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package"}
 TAKES_VALUE |= {"-p", "--cfg", "-c"}

@@ -43,14 +43,14 @@ def test_three_lines(saved):
 
 def test_what_the_file_says(saved):
     model, path, file = saved
-    tensors, told = read_safetensors(path)
+    tensors, metadata = read_safetensors(path)
     assert set(tensors) == {f"encoder.{key}" for key in model.encoder.state_dict()}
-    assert told["generator"]["sha256"] == sha256_file(file)
-    assert told["image"] == {
+    assert metadata["generator"]["sha256"] == sha256_file(file)
+    assert metadata["image"] == {
         "channels": 3, "height": 64, "width": 64, "colour": "RGB", "range": [-1, 1],
     }  # fmt: skip
-    assert told["num_ws"] == 10 and told["versions"]["ganinv"] == ganinv.__version__
-    assert told["config"] == {"method": {"seed": 3}}
+    assert metadata["num_ws"] == 10 and metadata["versions"]["ganinv"] == ganinv.__version__
+    assert metadata["config"] == {"method": {"seed": 3}}
 
 
 @pytest.mark.parametrize("kind", sorted(ENCODERS))
@@ -127,10 +127,10 @@ def test_refusals(saved, tmp_path):
     model.generator.sha256 = None
     with pytest.raises(WeightsError, match="a generator that came from no file"):
         bundle.write(tmp_path / "n.safetensors", model)
-    tensors, told = read_safetensors(path)
+    tensors, metadata = read_safetensors(path)
 
     def changed(words, edit, drop=()):
-        mine = json.loads(json.dumps(told))
+        mine = json.loads(json.dumps(metadata))
         edit(mine)
         left = {key: value for key, value in tensors.items() if key not in drop}
         write_safetensors(tmp_path / "changed.safetensors", left, mine)

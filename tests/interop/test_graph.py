@@ -63,12 +63,12 @@ def test_onnx_parity(onnx_files):
 def test_onnx_says_what_it_takes(onnx_files):
     _, folder = onnx_files
     meta = session(folder / "inverter.onnx").get_modelmeta().custom_metadata_map
-    told = {key.removeprefix("ganinv."): json.loads(value) for key, value in meta.items()}
-    assert FACTS <= set(told)
-    assert told["image"] == {
+    metadata = {key.removeprefix("ganinv."): json.loads(value) for key, value in meta.items()}
+    assert FACTS <= set(metadata)
+    assert metadata["image"] == {
         "channels": 3, "height": 64, "width": 64, "colour": "RGB", "range": [-1, 1],
     }  # fmt: skip
-    assert told["num_ws"] == 6 and told["generator"]["resolution"] == 16
+    assert metadata["num_ws"] == 6 and metadata["generator"]["resolution"] == 16
     (taken,) = session(folder / "encoder.onnx").get_inputs()
     assert taken.name == "image" and taken.shape[1:] == [3, 64, 64]
     assert isinstance(taken.shape[0], str)  # a name: any batch

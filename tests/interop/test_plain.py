@@ -29,15 +29,16 @@ def shapes(state):
 @pytest.mark.parametrize("classes", [0, 5])
 def test_nvidia_s_keys_of_stylegan2(classes):
     golden = case(f"stylegan2_ada_generator_64_c{classes}")
-    told = golden.ctor
+    metadata = golden.ctor
     generator = StyleGAN2Generator(
-        z_dim=told["z_dim"], c_dim=classes, w_dim=told["w_dim"], img_channels=3,
-        resolution=told["img_resolution"], mapping_layers=told["mapping_kwargs"]["num_layers"],
-        channel_base=told["synthesis_kwargs"]["channel_base"],
-        channel_max=told["synthesis_kwargs"]["channel_max"], conv_clamp=256,
+        z_dim=metadata["z_dim"], c_dim=classes, w_dim=metadata["w_dim"], img_channels=3,
+        resolution=metadata["img_resolution"],
+        mapping_layers=metadata["mapping_kwargs"]["num_layers"],
+        channel_base=metadata["synthesis_kwargs"]["channel_base"],
+        channel_max=metadata["synthesis_kwargs"]["channel_max"], conv_clamp=256,
     )  # fmt: skip
     file = nvidia_state.export_state(generator)
-    assert file["init_kwargs"] == told
+    assert file["init_kwargs"] == metadata
     assert shapes(file["G_ema"]) == {k: v["shape"] for k, v in golden.spec["state"].items()}
     assert file["class"] == "training.networks_stylegan2.Generator"
 

@@ -3,19 +3,19 @@
 import torch
 
 from ganinv.loss.adversarial import (
-    critic_difference,
-    critic_raised,
     gradient_penalty,
     logistic,
     non_saturating,
     r1_penalty,
+    wgan_critic_loss,
+    wgan_generator_loss,
 )
 
 
 def test_games_are_numbers_a_sample():
     real, fake = torch.tensor([[1.0], [-2.0]]), torch.tensor([[0.5], [3.0]])
-    assert torch.equal(critic_raised(fake), torch.tensor([-0.5, -3.0]))
-    assert torch.equal(critic_difference(real, fake), torch.tensor([-0.5, 5.0]))
+    assert torch.equal(wgan_generator_loss(fake), torch.tensor([-0.5, -3.0]))
+    assert torch.equal(wgan_critic_loss(real, fake), torch.tensor([-0.5, 5.0]))
     torch.testing.assert_close(non_saturating(fake), torch.log1p((-fake).exp()).flatten())
     expected = torch.log1p((-real).exp()) + torch.log1p(fake.exp())
     torch.testing.assert_close(logistic(real, fake), expected.flatten())

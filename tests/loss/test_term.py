@@ -74,4 +74,4 @@ def test_refuses_a_weight_below_zero(weight: float) -> None:
 
 def test_refuses_to_train_on_nothing() -> None:
     with pytest.raises(ConfigError, match=r"no loss to train on: l2, none.*give a term"):
-        Terms({"l2": L2(weight=0.0), "lpips": None}).refuse_nothing()
+        Terms({"l2": L2(weight=0.0), "lpips": None}).check_any_term()

@@ -32,7 +32,7 @@ def method():
         decay_every=100,
         noise="const",
         seed=3,
-        accumulate=1,
+        micro_batches=1,
         clip_norm=None,
         max_nonfinite=3,
     )

@@ -13,7 +13,7 @@ from ganinv.task.image import Image
 WEIGHTS = "stylegan2_avatars64"
 
 
-def method(encoder, start_spread):
+def method(encoder, init_std_scale):
     generator = load_generator(weights=WEIGHTS, resolution=64, kind="stylegan2", origin=None)
     shape = {"num_ws": generator.num_ws, "w_dim": generator.w_dim, "input_size": 64, "input_nc": 3}
     torch.manual_seed(0)
@@ -25,14 +25,14 @@ def method(encoder, start_spread):
         optimizer=torch.optim.Adam,
         optimizer_D=torch.optim.Adam,
         discriminator_weights=WEIGHTS,
-        adversarial_form="wgan_gp",
+        gan_loss="wgan_gp",
         adversarial_weight=0.1,
         gamma=10.0,
         decay_every=None,
-        start_spread=start_spread,
+        init_std_scale=init_std_scale,
         noise="const",
         seed=0,
-        accumulate=1,
+        micro_batches=1,
         clip_norm=None,
         max_nonfinite=3,
     )

@@ -45,7 +45,7 @@ def method(refinements):
         optimizer=torch.optim.SGD,
         noise="const",
         seed=0,
-        accumulate=1,
+        micro_batches=1,
         clip_norm=None,
         max_nonfinite=3,
     )

@@ -62,11 +62,11 @@ def test_fid_is_the_distance_of_the_two_gaussians():
     root = torch.linalg.eigvals(torch.cov(a.T) @ torch.cov(b.T)).sqrt().real.sum()
     expected = (a.mean(0) - b.mean(0)).square().sum()
     expected += torch.cov(a.T).trace() + torch.cov(b.T).trace() - 2 * root
-    assert fid.of_set()["fid"] == pytest.approx(expected.item(), rel=1e-4)
-    assert math.isnan(fid.of_set()["fid"])  # nothing taken in since
+    assert fid.compute()["fid"] == pytest.approx(expected.item(), rel=1e-4)
+    assert math.isnan(fid.compute()["fid"])  # nothing taken in since
     for _ in range(2):
         fid(x, x)
-        assert fid.of_set()["fid"] == pytest.approx(0, abs=1e-5)
+        assert fid.compute()["fid"] == pytest.approx(0, abs=1e-5)
 
 
 def test_a_distance_measures_with_any_term_and_has_no_weight():
@@ -76,5 +76,5 @@ def test_a_distance_measures_with_any_term_and_has_no_weight():
 
     metric = Distance(column="l1", term=L1())
     x, x_hat = images(2), images(2, seed=1)
-    assert metric.better == {"l1": "lower"}
+    assert metric.higher_is_better == {"l1": "lower"}
     torch.testing.assert_close(metric(x_hat, x)["l1"], (x_hat - x).abs().mean((1, 2, 3)))

@@ -13,7 +13,7 @@ from torch.distributed.run import get_args_parser
 
 from ganinv.core.errors import ConfigError
 from ganinv.run.folder import begin, newest_unfinished, open_run
-from ganinv.run.launch import place, resolve_size
+from ganinv.run.launch import rank_info, resolve_size
 from ganinv.run.status import processes, read_state, update_state
 from tests.runs import ROOT, composed
 
@@ -41,29 +41,29 @@ TORCHRUN = {
 
 def test_every_launcher_is_recognised(monkeypatch):
     monkeypatch.delenv("GANINV_DECISION", raising=False)
-    assert (place().launcher, place().rank, place().world_size) == ("script", 0, 1)
+    assert (rank_info().launcher, rank_info().rank, rank_info().world_size) == ("script", 0, 1)
     for name, value in SRUN.items():
         monkeypatch.setenv(name, value)
-    here = place()
+    here = rank_info()
     assert (here.launcher, here.rank, here.local_rank, here.node) == ("srun", 5, 1, 1)
     assert (here.per_node, here.nodes, here.restarts, here.job) == (4, 2, 2, "slurm-77")
     for name, value in TORCHRUN.items():  # inside an sbatch script torchrun counts
         monkeypatch.setenv(name, value)
-    here = place()
+    here = rank_info()
     assert (here.launcher, here.rank, here.per_node, here.nodes) == ("torchrun", 9, 8, 2)
     assert (here.restarts, here.job) == (1, "torchrun-ganinv")
 
 
 def test_numbers_come_from_the_launcher_or_agree_with_it(monkeypatch):
     with pytest.raises(ConfigError, match="starts the ranks of one node only; expected torchrun"):
-        resolve_size(place(), None, None)
-    assert resolve_size(place(), 2, 1) == (2, 1)
+        resolve_size(rank_info(), None, None)
+    assert resolve_size(rank_info(), 2, 1) == (2, 1)
     for name, value in SRUN.items():
         monkeypatch.setenv(name, value)
-    assert resolve_size(place(), None, None) == (4, 2)
-    assert resolve_size(place(), 4, 2) == (4, 2)
+    assert resolve_size(rank_info(), None, None) == (4, 2)
+    assert resolve_size(rank_info(), 4, 2) == (4, 2)
     with pytest.raises(ConfigError, match="trainer.devices=3, but srun started 4; expected the"):
-        resolve_size(place(), 3, None)
+        resolve_size(rank_info(), 3, None)
 
 
 def test_a_batch_job_shows_every_sweep_that_would_start_ranks_by_itself(monkeypatch):
@@ -74,7 +74,7 @@ def test_a_batch_job_shows_every_sweep_that_would_start_ranks_by_itself(monkeypa
 
     monkeypatch.setattr(build.HydraConfig, "get", lambda: Sweep)
     with pytest.raises(ConfigError, match="trainer.devices=2 in a multirun.*submitit_slurm"):
-        build._refuse_sweep(2)
+        build._check_not_a_sweep(2)
 
 
 @pytest.mark.parametrize("path", ["install.sh", "slurm.sbatch"])

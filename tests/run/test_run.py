@@ -78,7 +78,7 @@ def test_accumulation_equals_the_larger_batch(method, assets, tmp_path):
                 method,
                 assets,
                 tmp_path / str(chunks),
-                f"trainer.accumulate={chunks}",
+                f"trainer.micro_batches={chunks}",
                 "trainer.max_kimg=0.02",
                 *extra,
             )
@@ -204,7 +204,7 @@ def test_refusals(assets, tmp_path):
     refused(WeightsMissing, "resume=/nowhere.ckpt", "resume=/nowhere.ckpt")
     if not torch.cuda.is_available():
         refused(ConfigError, "accelerator=gpu on a machine without.*devices=2", "trainer=gpu")
-    refused(ConfigError, "accumulate=3 with dataset.batch_size=4", "trainer.accumulate=3")
+    refused(ConfigError, "micro_batches=3 with dataset.batch_size=4", "trainer.micro_batches=3")
     refused(
         ConfigError,
         "a generator of 64 px with images of 32 x 32 px.*generator of 32 px",
@@ -324,7 +324,7 @@ def test_a_folder_behind_a_file_is_refused(tmp_path):
 
 def test_a_larger_batch_changes_every_player_s_optimizer(assets, tmp_path, caplog):
     """Batches of 4 of a recipe for 1: the rates double, in the log and in the checkpoint."""
-    extra = ["trainer.tuned_for_batch=1", "optimizer.lr=1e-4", "trainer.max_kimg=0.008"]
+    extra = ["trainer.reference_batch_size=1", "optimizer.lr=1e-4", "trainer.max_kimg=0.008"]
     checkpoint = read_checkpoint(trained("e4e", assets, tmp_path / "run", *extra))
     rates = [state["param_groups"][0]["lr"] for state in checkpoint["optimizer_states"]]
     assert rates == pytest.approx([2e-4, 4e-5])
@@ -334,6 +334,8 @@ def test_a_larger_batch_changes_every_player_s_optimizer(assets, tmp_path, caplo
     assert float(next(r["lr/E"] for r in rows if r["lr/E"])) == pytest.approx(2e-4)
     trained("psp", assets, tmp_path / "far", *extra[:2], "trainer.max_kimg=0.004",
             "dataset.batch_size=20")  # fmt: skip
-    assert "is 20 times that of trainer.tuned_for_batch" in caplog.text
-    with pytest.raises(ConfigError, match="trainer.tuned_for_batch=0; expected a number of images"):
-        trained("psp", assets, tmp_path / "none", "trainer.tuned_for_batch=0")
+    assert "is 20 times trainer.reference_batch_size" in caplog.text
+    with pytest.raises(
+        ConfigError, match="trainer.reference_batch_size=0; expected a number of images"
+    ):
+        trained("psp", assets, tmp_path / "none", "trainer.reference_batch_size=0")

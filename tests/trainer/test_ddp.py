@@ -78,7 +78,7 @@ def test_several_processes_equal_one_with_the_whole_batch(
     """After five steps, with gradient penalties, pools and opening stages on the way; with two
     chunks a batch, chunk i of all ranks together is chunk i of the one process."""
     total = 4 * chunks
-    extra = [f"trainer.accumulate={chunks}", f"trainer.max_kimg={5 * total / 1000}"]
+    extra = [f"trainer.micro_batches={chunks}", f"trainer.max_kimg={5 * total / 1000}"]
     one = alone(method, total, *extra)
     words = arguments(method, uneven, total // ranks, *extra)
     many, out = launch(words, tmp_path / "many", ranks=ranks)

@@ -66,8 +66,8 @@ def test_a_generator_that_nobody_describes(monkeypatch: pytest.MonkeyPatch) -> N
     other = [*IDINVERT, "dataset.generator_resolutions=[32]"]
     with pytest.raises(ConfigError, match=r"a generator of 16 px with images of 16 x 16 px"):
         train(composed(other))
-    with pytest.raises(ConfigError, match=r"dry.batch_size=3 with trainer.accumulate=2"):
-        train(composed([*IDINVERT, "dry.batch_size=3", "trainer.accumulate=2"]))
+    with pytest.raises(ConfigError, match=r"dry.batch_size=3 with trainer.micro_batches=2"):
+        train(composed([*IDINVERT, "dry.batch_size=3", "trainer.micro_batches=2"]))
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)

@@ -185,7 +185,9 @@ def test_a_shard_that_goes_bad_while_running(vanishing, tmp_path, fault):
     (source,) = tmp_path.glob("avatars64-*")
     shutil.copytree(source, copy)
     told = launch_ready(
-        [*arguments, "dataset.max_bad_share=0.8"], tmp_path / "run", fault=f"{fault} {shards}:0:4"
+        [*arguments, "dataset.max_bad_fraction=0.8"],
+        tmp_path / "run",
+        fault=f"{fault} {shards}:0:4",
     )
     assert re.search(r"skipped an unreadable image in \S+00000[34].tar", told), told
     assert read_state(tmp_path / "run")["state"] == "finished" and seen(tmp_path / "run") == 24

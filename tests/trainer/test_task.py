@@ -1,4 +1,4 @@
-"""pSp's other tasks, trained, resumed, validated and evaluated on the embedded domain."""
+"""pSp's other tasks, trained, resumed, validated and evaluated on the built-in domain."""
 
 import copy
 

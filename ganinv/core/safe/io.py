@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain
-from ganinv.core.safe.torch_file import refuse_bombs, refuse_repeats
+from ganinv.core.safe.torch_file import check_shared_objects, check_size_claims
 
 
 def sha256_file(path: str | Path) -> str:
@@ -60,10 +60,10 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         raise WeightsMissing(f"no weights file at {path}; check the path")
     try:
-        refuse_bombs(path)
+        check_size_claims(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-        refuse_repeats(content)
+        check_shared_objects(content)
         return content
     except Exception as error:  # torch raises a dozen kinds here; all mean "unreadable"
         raise WeightsError(

@@ -23,7 +23,7 @@ MAX_WEIGHT = 10_000  # values that a tuple unfolds to; a tensor's arguments are 
 LEGACY_PICKLES = 5  # magic number, protocol, system, content, keys
 
 
-def refuse_bombs(path: Path) -> None:
+def check_size_claims(path: Path) -> None:
     """Look at a torch file without reading its content.
 
     Raises:
@@ -93,7 +93,7 @@ def _take(stack: list[int], operation: pickletools.OpcodeInfo) -> list[int]:
     return taken
 
 
-def refuse_repeats(content: Any) -> None:
+def check_shared_objects(content: Any) -> None:
     """No tensor may have more numbers than its storage, so that a copy costs what was read.
 
     Raises:

@@ -15,7 +15,7 @@ from ganinv.core.network import filled
 from ganinv.core.safe.io import load_tensors, sha256_file
 from ganinv.generator.importer import genforce, nvidia, nvidia_state, rosinality
 from ganinv.generator.importer.bundle import AnyGenerator, load_bundle, load_discriminator_state
-from ganinv.generator.kind import refuse_kind
+from ganinv.generator.kind import check_kind
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 
@@ -76,7 +76,7 @@ def load_generator(
                 "pass another file, or set generator.resolution=null to take the file's",
             )
         )
-    refuse_kind(generator, kind, path)
+    check_kind(generator, kind, path)
     generator.source, generator.sha256 = str(weights), sha256_file(path)
     return generator.eval().requires_grad_(False)
 
