@@ -72,9 +72,7 @@ def add_parser(subparsers: Any) -> None:
         "--outputs", type=int, default=1, metavar="N", help="images for each input: the first from "
         "its own code, the others with rows drawn anew (style mixing)",
     )  # fmt: skip
-    parser.add_argument(
-        "--mix-layers", metavar="A-B", help="rows that are drawn; default 8 of 18 on"
-    )
+    parser.add_argument("--mix-layers", metavar="A-B", help="which are drawn; default 8 of 18 on")
     parser.add_argument("--mix-alpha", type=float, default=1.0, help="how far, default 1: entirely")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn, default 0")
     parser.add_argument("--generator", type=Path, metavar="FILE", help="where it has moved")
@@ -202,6 +200,7 @@ def _device(name: str) -> str:
 def _settings(job: Job, items: list[tuple[str, str]], inverter: Inverter) -> dict[str, Any]:
     from ganinv.core.safe.io import sha256_file
 
+    mixing = [job.outputs, job.mix_layers, job.mix_alpha, job.seed]
     return {
         "checkpoint_sha256": sha256_file(job.checkpoint),
         "generator_sha256": inverter.generator.sha256,
@@ -212,9 +211,7 @@ def _settings(job: Job, items: list[tuple[str, str]], inverter: Inverter) -> dic
         "num_ws": inverter.num_ws,
         "w_dim": inverter.w_dim,
         "task": type(task_of(inverter, job.task)).__name__,
-        "mixing": [job.outputs, job.mix_layers, job.mix_alpha, job.seed]
-        if job.outputs > 1
-        else None,
+        "mixing": mixing if job.outputs > 1 else None,
     }
 
 

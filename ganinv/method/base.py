@@ -46,9 +46,7 @@ class Method(pl.LightningModule):
     """
 
     automatic_optimization = False
-    strict_loading = (
-        False  # frozen networks are absent on purpose; check_checkpoint checks the rest
-    )
+    strict_loading = False  # frozen networks are absent on purpose; see check_checkpoint
     monitor = "total"  # the validation value of the best checkpoint; lower is better
 
     def __init__(
@@ -82,9 +80,8 @@ class Method(pl.LightningModule):
 
     def scale_optimizers(self, k: float) -> None:
         """Let every player's optimizer be for a k times larger batch than its numbers say."""
-        self._optimizer_of = {
-            name: scale_for_batch(make, k) for name, make in self._optimizer_of.items()
-        }
+        players = self._optimizer_of.items()
+        self._optimizer_of = {name: scale_for_batch(make, k) for name, make in players}
 
     def add_frozen(self, name: str, network: nn.Module) -> None:
         """Register a network that stays fixed, in eval mode, and out of every checkpoint."""
