@@ -10,9 +10,8 @@ Optimisation is manual. A step sees the whole batch of this process; `micro_batc
 chunks, each player descends the mean over all chunks and then over all ranks, and only then the
 next player moves. N chunks, or N processes, therefore equal one N times larger batch for any
 number of players.
-
-The clock is `images_seen`, over all processes. Every random number is a function of
-(seed, images_seen, rank) or of (seed, position of the image): resuming repeats the run exactly.
+The clock is `images_seen`, over all processes. Random numbers are functions of (seed, images_seen,
+rank) or of (seed, position of the image): resuming repeats the run exactly.
 """
 
 from __future__ import annotations
@@ -80,8 +79,8 @@ class Method(pl.LightningModule):
 
     def scale_optimizers(self, k: float) -> None:
         """Let every player's optimizer be for a k times larger batch than its numbers say."""
-        players = self._optimizer_of.items()
-        self._optimizer_of = {name: scale_for_batch(make, k) for name, make in players}
+        found = self._optimizer_of
+        self._optimizer_of = {name: scale_for_batch(found[name], k) for name in found}
 
     def add_frozen(self, name: str, network: nn.Module) -> None:
         """Register a network that stays fixed, in eval mode, and out of every checkpoint."""
@@ -100,7 +99,7 @@ class Method(pl.LightningModule):
         return to_unit(batch["image"])
 
     def chunks(self, *tensors: Tensor) -> Iterator[Any]:
-        """The batch cut into `micro_batches` equal parts: x -> x_i, or (x, z) -> (x_i, z_i)."""
+        """The batch in `micro_batches` equal parts: x -> x_i, or (x, z) -> (x_i, z_i)."""
         parts = [t.tensor_split(self.micro_batches) for t in tensors]
         return iter(parts[0]) if len(parts) == 1 else zip(*parts, strict=True)
 
