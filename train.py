@@ -19,8 +19,8 @@ from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.folder import begin, finish, open_run
 from ganinv.run.launch import rank_info
 from ganinv.run.logs import rank_log
-from ganinv.run.watchdog import friendly_errors
 from ganinv.trainer.dry import dry_run
+from ganinv.trainer.watchdog import friendly_errors
 
 
 def train(cfg: DictConfig) -> int:

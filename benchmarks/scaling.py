@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from ganinv.core.safe.io import write_atomic
-from ganinv.run.checkpoint import AtomicCheckpointIO
+from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -50,8 +50,8 @@ from ganinv.method.e4e import E4E
 from ganinv.method.inverting import EncoderMethod
 from ganinv.method.psp import PSp
 from ganinv.optimizer.ranger import Ranger
-from ganinv.run.quiet import quieten
 from ganinv.task.image import Image
+from ganinv.trainer.quiet import quieten
 
 RANGER = {"lr": 1e-4, "alpha": 0.5, "k": 6, "betas": (0.95, 0.999)}
 RANGER |= {"n_sma_threshold": 5, "eps": 1e-5, "weight_decay": 0.0}

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from ganinv.core.errors import RunError, WeightsError, WeightsMissing, explain
 from ganinv.core.safe.io import load_tensors, write_atomic
@@ -20,59 +14,12 @@ from ganinv.core.safe.io import load_tensors, write_atomic
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary name, syncs and renames; reads with torch's restricted reader only. The
-    `last.ckpt` before the newest one stays as `previous.ckpt`.
+def write_checkpoint(path: Path, content: memoryview) -> None:
+    """Temporary name, sync, keep the `last.ckpt` before as `previous.ckpt`, rename.
 
-    Args:
-        asynchronous: serialise at once, but write to disk in a thread. One write is under way at a
-            time: the next save, and the end of the run, wait for it and raise what went wrong.
+    Raises:
+        RunError: it could not be written; says how much room there is.
     """
-
-    def __init__(self, *, asynchronous: bool) -> None:
-        super().__init__()
-        self._writer = ThreadPoolExecutor(1, "checkpoint") if asynchronous else None
-        self._pending: list[Future[None]] = []
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        """Save atomically.
-
-        Raises:
-            RunError: this file, or the one before, could not be written.
-        """
-        self.wait()
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        self.afterwards(lambda: _write(Path(path), buffer.getbuffer()))
-
-    def afterwards(self, job: Callable[[], None]) -> None:
-        """Do something once all writes before it are on disk."""
-        if self._writer is None:
-            job()
-        else:
-            self._pending.append(self._writer.submit(job))
-
-    def wait(self) -> None:
-        """Until everything is on disk.
-
-        Raises:
-            RunError: something could not be written.
-        """
-        pending, self._pending = self._pending, []
-        for future in pending:
-            future.result()
-
-    def load_checkpoint(
-        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: Any = None
-    ) -> dict[str, Any]:
-        """Load tensors and plain values; a file that needs more is refused."""
-        return read_checkpoint(path)
-
-
-def _write(path: Path, content: memoryview) -> None:
-    """Temporary name, sync, keep the one before, rename."""
     try:
         if path.name == LAST and path.is_file():
             link = path.with_name(f".{PREVIOUS}")

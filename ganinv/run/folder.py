@@ -16,7 +16,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.core.safe.io import write_atomic
@@ -183,14 +182,15 @@ def _unwritable(folder: Path, reason: str) -> None:
     )
 
 
-@rank_zero_only
 def begin(run: Run) -> None:
-    """Make the run's folder, now that nothing can be refused any more, with its resolved config; a
-    run resumed with another config has both.
+    """Make the run's folder on rank 0, now that nothing can be refused any more, with its resolved
+    config; a run resumed with another config has both.
 
     Raises:
         ConfigError: it cannot be written, or another run is under way in it.
     """
+    if rank_info().rank > 0:
+        return
     _check_not_in_use(run.folder)
     text = OmegaConf.to_yaml(OmegaConf.create(run.config)).encode()
     path = run.folder / "config.yaml"
@@ -233,15 +233,16 @@ def _check_not_in_use(folder: Path) -> None:
         )
 
 
-@rank_zero_only
 def _say(text: str) -> None:
-    print(text, flush=True)
+    if rank_info().rank == 0:
+        print(text, flush=True)
 
 
-@rank_zero_only
 def finish(run: Run, trainer: Any, method: Any) -> None:
     """Mark a run that reached its end, and say where its results are and what to do next; a SLURM
-    job whose time is up goes back into the queue."""
+    job whose time is up goes back into the queue. Only rank 0 does anything."""
+    if rank_info().rank > 0:
+        return
     last = run.checkpoints / "last.ckpt"
     if method.interrupted:
         _say(

@@ -15,7 +15,6 @@ A thread is needed because a rank that waits in a collective can do nothing else
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import json
 import os
@@ -28,17 +27,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import pytorch_lightning as pl
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from ganinv.core.errors import USER_ERRORS, RunError, explain
 from ganinv.run.launch import another_connection
 from ganinv.run.logs import print_to_terminal
 from ganinv.run.status import is_there, processes
 
 EXIT_CODE = 70
 POLL = 2.0  # seconds
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)  # full, ill or gone
 SILENT = 60.0  # seconds without a heartbeat after which a rank counts as dead
 
 
@@ -230,62 +226,3 @@ def _named(rank: int, beat: dict[str, Any]) -> str:
         f"rank {rank} (process {beat['pid']} on {beat['host']}, "
         f"{beat['images_seen'] / 1000:.2f} kimg)"
     )
-
-
-def _is_lost_connection(error: BaseException) -> bool:
-    """Whether a collective failed because another rank did."""
-    words = ("onnection", "gloo", "NCCL", "peer", "store")
-    known = isinstance(error, RuntimeError) and not isinstance(error, USER_ERRORS)
-    return known and any(word in str(error) for word in words)
-
-
-@contextmanager
-def friendly_errors(trainer: pl.Trainer) -> Iterator[None]:
-    """Turns what the machine did to a run into a sentence: a broken connection to a rank that
-    ended, a full disk.
-
-    Raises:
-        RunError: naming the rank that ended, and why if it has said so; or the file.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK:
-            raise
-        given = f"{error.filename or 'a log, a table or a picture of the run'}: {error.strerror}"
-        todo = "make room or make it writable, then the same command with resume=auto"
-        raise RunError(explain(given, "a disk that takes what a run writes", todo)) from error
-    except RuntimeError as error:
-        watch = getattr(trainer.strategy, "watch", None)
-        if watch is None or not _is_lost_connection(error):
-            raise
-        raise RunError(watch.verdict(str(error).strip().splitlines()[0][:200])) from error
-
-
-class WatchdogCallback(pl.Callback):
-    """Ends the watch with the run, and tells the other ranks why this one failed."""
-
-    @staticmethod
-    def _watch(trainer: pl.Trainer) -> RankWatchdog:
-        found = trainer.strategy.watch  # type: ignore[attr-defined]
-        assert isinstance(found, RankWatchdog)
-        return found
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """For the message that names a rank."""
-        self._watch(trainer).images_seen = pl_module.images_seen
-
-    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Validations have few meetings."""
-        self._watch(trainer).move()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Tell the others; of a broken connection the cause is elsewhere."""
-        watch = getattr(trainer.strategy, "watch", None)
-        if watch is not None and not _is_lost_connection(exception):
-            reason = f"{type(exception).__name__}: {exception}".splitlines()[0]
-            watch.fail(f"rank {watch.rank} failed: {reason[:500]}")
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """In order: what comes now is each rank's own."""
-        self._watch(trainer).stop()

@@ -13,18 +13,19 @@ from hydra.types import RunMode
 from pytorch_lightning.loggers import Logger
 
 from ganinv.core.errors import ConfigError, explain
-from ganinv.run.checkpoint import AtomicCheckpointIO
-from ganinv.run.launch import Launched, rank_info, resolve_size
-from ganinv.run.quiet import quieten
-from ganinv.run.status import RunStatus
-from ganinv.run.watchdog import WatchdogCallback
+from ganinv.run.launch import rank_info, resolve_size
 from ganinv.trainer.batch_norm import SyncBatchNorm
 from ganinv.trainer.callbacks import StopAndValidate, Telemetry
+from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
+from ganinv.trainer.environment import Launched
 from ganinv.trainer.guards import CompareRanks, KeepNotFinite
 from ganinv.trainer.optimizers import Optimizers
 from ganinv.trainer.progress import Progress
+from ganinv.trainer.quiet import quieten
 from ganinv.trainer.saver import Saver
+from ganinv.trainer.status import RunStatus
 from ganinv.trainer.strategy import Replicas
+from ganinv.trainer.watchdog import WatchdogCallback
 
 
 def build_trainer(

@@ -38,7 +38,7 @@ from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.loss.lpips import FILES, LPIPS
 from ganinv.loss.term import Term
 from ganinv.method.base import Method
-from ganinv.run.quiet import quieten
+from ganinv.trainer.quiet import quieten
 
 GIB = 2**30
 BACKBONES = {  # what loads a network -> its name among the weights, and the network itself

@@ -8,8 +8,9 @@ from typing import Any
 import pytorch_lightning as pl
 
 from ganinv.method.base import Method
-from ganinv.run.checkpoint import LAST, AtomicCheckpointIO
+from ganinv.run.checkpoint import LAST
 from ganinv.trainer.callbacks import due, step_images
+from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
 
 
 class Saver(pl.Callback):

@@ -17,6 +17,7 @@ PLACE = {  # third-party module -> rooms that may import it
     "hydra": {"config", "run", "trainer", "cli", *ENTRY_POINTS},
     "omegaconf": {"config", "run", "evaluation", "trainer", "cli", *ENTRY_POINTS},
     "torch.distributed": {"trainer", "run"},
+    "pytorch_lightning": {"dataset", "method", "trainer", *ENTRY_POINTS},
     "pickle": set(), "dill": set(), "cloudpickle": set(), "joblib": set(), "marshal": set(),
 }  # fmt: skip
 WITHOUT_SYNC = ("method", "loss")  # rooms where a step is computed
@@ -54,6 +55,34 @@ def import_faults(path: Path, tree: ast.Module) -> Iterator[str]:
             if (name + ".").startswith(module + ".") and not place & rooms:
                 where = ", ".join(sorted(rooms)) or "nowhere"
                 yield f"{at(path, line)}: {module} has its place: {where}"
+
+
+def files_of(name: str) -> list[Path]:
+    """The modules of ours that `import name` or `from ... import name` runs, without packages."""
+    parts = name.split(".")
+    for end in (len(parts), len(parts) - 1):
+        path = ROOT.joinpath(*parts[:end]).with_suffix(".py")
+        if path.is_file():
+            return [path]
+    return []
+
+
+def cycles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
+    """The groups of files in which each leads back to itself."""
+    reach = {start: {start} for start in graph}
+    for start, seen in reach.items():
+        todo = list(graph[start])
+        seen.clear()
+        while todo:
+            if (name := todo.pop()) not in seen:
+                seen.add(name)
+                todo += graph.get(name, ())
+    grouped: set[str] = set()
+    for start in sorted(graph):
+        if start in reach[start] and start not in grouped:
+            group = [n for n in sorted(graph) if n in reach[start] and start in reach[n]]
+            grouped |= set(group)
+            yield group
 
 
 def call_faults(path: Path, tree: ast.Module) -> Iterator[str]:
@@ -99,6 +128,24 @@ def test_imports_go_strictly_downward() -> None:
     assert_none(fault for path in sources() for fault in import_faults(path, parsed(path)))
 
 
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Imports within functions and for types only count: they say who knows whom."""
+    graph = {
+        str(path.relative_to(ROOT)): {
+            str(found.relative_to(ROOT))
+            for _, name in imports(parsed(path))
+            for found in files_of(name)
+            if found != path
+        }
+        for path in sources()
+    }
+    assert sum(map(len, graph.values())) > 300  # the files were found
+    assert_none(
+        f"{' and '.join(group)} lead to one another: move what they share below both, or inject it"
+        for group in cycles(graph)
+    )
+
+
 def test_no_file_is_executed_by_reading_it() -> None:
     assert_none(fault for path in sources() for fault in call_faults(path, parsed(path)))
 
@@ -117,6 +164,7 @@ def test_no_step_waits_for_the_device() -> None:
         (import_faults, "method", "from omegaconf import DictConfig"),
         (import_faults, "method", "import wandb"),
         (import_faults, "method", "from torch import distributed"),
+        (import_faults, "run", "import pytorch_lightning as pl"),
         (import_faults, "loss", "import torch\nn = torch.distributed.get_rank()"),
         (import_faults, "generator", "import pickle"),
         (call_faults, "generator", "torch.load(path, weights_only=True)"),
@@ -128,3 +176,11 @@ def test_no_step_waits_for_the_device() -> None:
 )
 def test_a_fault_is_seen(check, room, code) -> None:
     assert list(check(ROOT / "ganinv" / room / "example.py", ast.parse(code)))
+
+
+def test_a_circle_is_seen() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": {"e"}, "f": set()}
+    assert list(cycles(graph)) == [["a", "b", "c"], ["e"]]
+    code = "def f():\n    from ganinv.run.launch import store"
+    (found,) = [path for _, name in imports(ast.parse(code)) for path in files_of(name)]
+    assert found == ROOT / "ganinv" / "run" / "launch.py"

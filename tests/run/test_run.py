@@ -268,17 +268,17 @@ def test_stylegan3_is_a_generator_like_any_other(assets, tmp_path):
 def test_asynchronous_checkpoints_are_the_same_ones(assets, tmp_path, monkeypatch):
     """Each copy is taken at its step, however late it is written; a write that fails ends the
     run."""
-    write = checkpoint_io._write
+    write = checkpoint_io.write_checkpoint
     slow = tmp_path / "slow"
 
     def late(path, content):
         time.sleep(0.3)
         write(path, content)
 
-    monkeypatch.setattr(checkpoint_io, "_write", late)
+    monkeypatch.setattr(checkpoint_io, "write_checkpoint", late)
     extra = ["trainer.async_checkpoint=true"]
     last = trained("psp", assets, slow, *extra)
-    monkeypatch.setattr(checkpoint_io, "_write", write)
+    monkeypatch.setattr(checkpoint_io, "write_checkpoint", write)
     plain = trained("psp", assets, tmp_path / "plain")
     for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
         first, second = (read_checkpoint(run.parent / name) for run in (last, plain))
