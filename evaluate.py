@@ -9,6 +9,7 @@ import sys
 
 import hydra
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 
 from ganinv.config.build import build_data
@@ -16,15 +17,17 @@ from ganinv.config.check import check
 from ganinv.config.instantiate import instantiate
 from ganinv.core.errors import USER_ERRORS
 from ganinv.evaluation.measure import (
+    check_input_size,
+    dataset_of,
     device_of,
-    encoder_of,
     facts_of,
     measure,
     output_folder,
     refuse,
+    seed_of,
     write,
 )
-from ganinv.evaluation.trained import load_trained
+from ganinv.evaluation.open import open_model
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -32,25 +35,27 @@ def evaluate(cfg: DictConfig) -> None:
     refuse(cfg)
     device = device_of(cfg.device)
     pl.seed_everything(cfg.seed, verbose=False)
-    trained = load_trained(cfg.checkpoint, str(device), cfg.generator_weights)
-    method = encoder_of(trained, cfg.checkpoint)
-    dataset = cfg.get("dataset") or trained.cfg.dataset
-    data = build_data(dataset, trained.cfg.task, batch_size=cfg.batch_size)
-    check(method.generator, data, [cfg.split])
+    opened = open_model(cfg.checkpoint, cfg.generator_weights)
+    model = opened.model
+    data = build_data(dataset_of(cfg, opened), model.task, batch_size=cfg.batch_size)
+    check_input_size(model, data.image_size)
+    check(model.G, data, [cfg.split])
     data.prepare_data()
-    inversions = {name: instantiate(part, model=method) for name, part in cfg.inversion.items()}
+    model.to(device, memory_format=torch.channels_last)
+    inversions = {name: instantiate(part, model=model) for name, part in cfg.inversion.items()}
     metrics = [instantiate(part, _convert_="all").to(device) for part in cfg.metric.values()]
     result = measure(
-        method,
+        model,
         data.eval_dataloader(cfg.split),
         min(data.count(cfg.split), cfg.limit or sys.maxsize),
         inversions,
         metrics,
-        facts_of(cfg, trained, device),
+        facts_of(cfg, opened, device),
+        seed=seed_of(cfg, opened),
         pictures=cfg.pictures,
         device=device,
     )
-    write(result, output_folder(cfg, trained))
+    write(result, output_folder(cfg, opened))
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ganinv.interop.inverter import Inverter
+    from ganinv.inversion.model import Model
 
 __version__ = "0.1.0.dev0"
 
 
 def load(
-    bundle: str | Path, generator_weights: str | Path | None = None, device: str = "cpu"
-) -> Inverter:
-    """A trained encoder with its generator, from a file of `ganinv export --to safetensors`.
+    path: str | Path, generator_weights: str | Path | None = None, device: str = "cpu"
+) -> Model:
+    """An encoder with its generator, frozen, from any file that `ganinv invert` takes: a training
+    checkpoint, a bundle, or pSp's, e4e's, ReStyle's own.
 
-    `.encode(image [B,3,H,W] in [-1,1]) -> wp [B,L,D]`, `.decode(wp) -> image [B,3,R,R]`; see
-    `ganinv/interop/bundle.py` for arguments and errors.
+    `.encode(image [B,3,H,W] in [-1,1]) -> wp [B,L,D]`, `.render(wp) -> image [B,3,R,R]`; see
+    `ganinv/evaluation/open.py` for arguments and errors.
     """
-    from ganinv.interop.bundle import load as load_bundle  # torch only when asked for
+    from ganinv.evaluation.open import open_model  # torch only when asked for
 
-    return load_bundle(bundle, generator_weights, device)
+    return open_model(path, generator_weights).model.to(device)

@@ -12,48 +12,38 @@ from ganinv.core.errors import ConfigError, explain
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ganinv.interop.inverter import Inverter
+    from ganinv.inversion.model import Model
     from ganinv.task.task import Task
 
 TASKS = ("image", "sketch", "segmentation")
 
 
-def task_of(inverter: Inverter, name: str | None) -> Task:
-    """What the encoder reads: what it was trained for or, of a released checkpoint, `name`.
+def task_of(model: Model, name: str | None) -> Task:
+    """What the encoder reads: what its file says or, before that, `name`.
 
     Raises:
-        ConfigError: nobody says how the encoder's channels come from an image.
+        ConfigError: the encoder has not the channels of `name`.
     """
-    from ganinv.config.instantiate import instantiate
     from ganinv.task.image import Image
     from ganinv.task.paired import Segmentation, Sketch
 
-    trained = inverter.config.get("task")
-    channels = inverter.image_channels
-    if name is None and trained is not None:
-        task: Task = instantiate(_node(trained))
-    elif name in (None, "image"):
-        task = Image()
-    elif name == "sketch":
-        task = Sketch()
+    channels = model.task.channels
+    if name is None:
+        return model.task
+    if name == "image":
+        task: Task = Image()
     else:
-        task = Segmentation(classes=max(2, channels))
+        task = Sketch() if name == "sketch" else Segmentation(classes=max(2, channels))
     if task.channels != channels:
         raise ConfigError(
             explain(
-                f"an encoder of {channels} channels for --task {name or 'image'}",
+                f"an encoder of {channels} channels for --task {name}",
                 f"one of {task.channels}",
                 "pass --task sketch (1 channel, grey drawings) or --task segmentation (maps of as "
                 "many classes as the encoder has channels)",
             )
         )
     return task
-
-
-def _node(config: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.create(dict(config))
 
 
 def read(data: bytes, task: Task, size: tuple[int, int], fit: Any) -> Tensor:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ganinv.core.errors import ConfigError, explain
 
 if TYPE_CHECKING:
-    from ganinv.generator.importer.bundle import AnyGenerator
-    from ganinv.interop.inverter import Inverter
+    from ganinv.evaluation.open import Opened
 
 OFFICIAL = ("psp", "e4e", "restyle")
 FOLDERS = ("genforce", "onnx", "torch-export")  # several files
@@ -62,18 +61,16 @@ def run(args: argparse.Namespace) -> int:
             explain(f"--dataset-type with --to {args.to}", f"--to {', '.join(OFFICIAL)}",
                     "leave it out")
         )  # fmt: skip
-    from ganinv.cli._model import open_model
+    from ganinv.evaluation.open import open_model
 
-    model, words = open_model(args.checkpoint, args.generator)
-    print(f"{args.checkpoint}: {words}")
-    for path in write(model, args.to, args.out, args.dataset_type):
+    opened = open_model(args.checkpoint, args.generator)
+    print(f"{args.checkpoint}: {opened.words}")
+    for path in write(opened, args.to, args.out, args.dataset_type):
         print(f"{path}  ({path.stat().st_size / 2**20:,.1f} MiB)")
     return 0
 
 
-def write(
-    model: Inverter | AnyGenerator, to: str, out: Path, dataset_type: str | None
-) -> list[Path]:
+def write(opened: Opened, to: str, out: Path, dataset_type: str | None) -> list[Path]:
     """Write a model in the form `to`; returns the files.
 
     Raises:
@@ -81,10 +78,9 @@ def write(
     """
     from ganinv.generator.importer.bundle import save_bundle
     from ganinv.interop import bundle, graph, official, plain
-    from ganinv.interop.inverter import Inverter
+    from ganinv.inversion.model import Model
 
-    inverter = model if isinstance(model, Inverter) else None
-    generator = model.generator if isinstance(model, Inverter) else model
+    model, generator = opened.network, opened.generator
     if to == "genforce":
         return plain.write_genforce(out, model)
     if to == "nvidia-state":
@@ -94,10 +90,10 @@ def write(
         return graph.write_onnx(out, model)
     if to == "torch-export":
         return graph.write_programs(out, model)
-    if to == "safetensors" and inverter is None:
+    if to == "safetensors" and not isinstance(model, Model):
         save_bundle(out, generator, {"from": generator.source}, half=False)
         return [out]
-    if inverter is None:
+    if not isinstance(model, Model):
         raise ConfigError(
             explain(f"--to {to}, and a generator without an encoder", "an encoder with it",
                     "pass the checkpoint of an encoder; for the generator alone use --to "
@@ -106,7 +102,7 @@ def write(
     if to == "safetensors":
         if out.suffix != ".safetensors":
             raise ConfigError(f"--out {out}; expected a name that ends in .safetensors")
-        bundle.write(out, inverter)
+        bundle.write(out, model, opened.config)
     else:
-        official.write(out, inverter, to, dataset_type)
+        official.write(out, model, to, dataset_type)
     return [out]

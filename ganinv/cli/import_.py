@@ -11,7 +11,7 @@ from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explai
 
 if TYPE_CHECKING:
     from ganinv.generator.importer.bundle import AnyGenerator
-    from ganinv.interop.inverter import Inverter
+    from ganinv.inversion.model import Model
 
 EXAMPLES = """examples:
   ganinv import ffhq.pkl --out weights                     NVIDIA's StyleGAN2-ADA, StyleGAN3
@@ -112,9 +112,9 @@ def _network(file: Path, out: Path, generator: Path | None) -> Written:
     if feature.is_base_code(content):
         return _base_code(file, out, content)
     if imported.is_official(content):
-        inverter = imported.read(content)
-        inverter.generator.source, inverter.generator.sha256 = str(file), sha256_file(file)
-        return _inverter(inverter, file, out)
+        model = imported.read(content)
+        model.G.source, model.G.sha256 = str(file), sha256_file(file)
+        return _model(model, file, out)
     if imported.is_idinvert(content):
         if generator is None:
             raise ConfigError(
@@ -122,7 +122,7 @@ def _network(file: Path, out: Path, generator: Path | None) -> Written:
                         "add --generator FILE, the *_generator.pth of the same name")
             )  # fmt: skip
         frozen = load_generator(weights=str(generator), resolution=None, kind=None, origin=None)
-        return _inverter(imported.idinvert(content, frozen), file, out)
+        return _model(imported.idinvert(content, frozen), file, out)
     return _generator(file, out)
 
 
@@ -150,7 +150,7 @@ def _base_code(file: Path, out: Path, content: dict[str, Any]) -> Written:
     return [(path, f"BDInvert's base-code encoder, {json.dumps(architecture)}")]
 
 
-def _inverter(inverter: Inverter, file: Path, out: Path) -> Written:
+def _model(model: Model, file: Path, out: Path) -> Written:
     """The generator in a file of its own, and a bundle of the encoder that names it."""
     from ganinv.core.safe.io import sha256_file
     from ganinv.generator.importer.bundle import save_bundle
@@ -158,12 +158,12 @@ def _inverter(inverter: Inverter, file: Path, out: Path) -> Written:
 
     path = _free(out / f"{file.stem}.safetensors")
     beside = _free(out / f"{file.stem}-generator.safetensors")
-    generator = inverter.generator
+    generator = model.G
     save_bundle(beside, generator, _recipe(generator), half=False)
     generator.source, generator.sha256 = beside.name, sha256_file(beside)
-    bundle.write(path, inverter)
-    height, width = inverter.input_size
-    words = f"{inverter.kind} for {height} x {width} px, num_ws {inverter.num_ws}"
+    bundle.write(path, model)
+    height, width = model.input_size
+    words = f"{model.kind} for {height} x {width} px, num_ws {model.num_ws}"
     return [(beside, _words(generator)), (path, f"{words}; ganinv.load opens it")]
 
 

@@ -30,7 +30,7 @@ from ganinv.core.errors import ConfigError, DataError, explain
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ganinv.interop.inverter import Inverter
+    from ganinv.inversion.model import Model
 
 EXAMPLES = """examples:
   ganinv invert runs/NAME/checkpoints/best.ckpt photos --out inverted
@@ -120,8 +120,8 @@ class Job:
 def run(args: argparse.Namespace) -> int:
     """Invert."""
     _check(args)
-    from ganinv.cli._model import open_model
     from ganinv.dataset.source import open_source
+    from ganinv.evaluation.open import open_model
 
     items = open_source(args.folder).items()
     if not items:
@@ -129,9 +129,9 @@ def run(args: argparse.Namespace) -> int:
             explain(f"{args.folder} holds no images", "png, jpg, webp, bmp, tiff or ppm files",
                     "check the path")
         )  # fmt: skip
-    model, words = open_model(args.checkpoint, args.generator)
-    inverter = _with_encoder(model, words, args.checkpoint)
-    task_of(inverter, args.task)
+    opened = open_model(args.checkpoint, args.generator)
+    model = opened.model
+    task_of(model, args.task)
     job = Job(
         checkpoint=args.checkpoint,
         generator=args.generator,
@@ -144,19 +144,19 @@ def run(args: argparse.Namespace) -> int:
         processes=args.processes,
         task=args.task,
         outputs=args.outputs,
-        mix_layers=rows_of(args.mix_layers, inverter.num_ws),
+        mix_layers=rows_of(args.mix_layers, model.num_ws),
         mix_alpha=args.mix_alpha,
         seed=args.seed,
     )
-    settings = _settings(job, items, inverter)
+    settings = _settings(job, items, model)
     if _done(job, settings):
         print(f"{job.out}: already done by the same command")
         return 0
-    print(f"{args.checkpoint}: {words}")
+    print(f"{args.checkpoint}: {opened.words}")
     todo = [n for n in range(job.batches) if not job.part(n).is_file()]
     if len(todo) < job.batches:
         print(f"going on after {job.batches - len(todo)} of {job.batches} batches")
-    _work(job, todo, inverter)
+    _work(job, todo, model)
     _finish(job, settings)
     return 0
 
@@ -175,16 +175,6 @@ def _check(args: argparse.Namespace) -> None:
         )  # fmt: skip
 
 
-def _with_encoder(model: Any, words: str, path: Path) -> Inverter:
-    from ganinv.interop.inverter import Inverter
-
-    if not isinstance(model, Inverter):
-        raise ConfigError(
-            explain(f"{path} ({words})", "a model with an encoder", "pass the checkpoint of one")
-        )
-    return model
-
-
 def _device(name: str) -> str:
     import torch
 
@@ -197,20 +187,20 @@ def _device(name: str) -> str:
     return found
 
 
-def _settings(job: Job, items: list[tuple[str, str]], inverter: Inverter) -> dict[str, Any]:
+def _settings(job: Job, items: list[tuple[str, str]], model: Model) -> dict[str, Any]:
     from ganinv.core.safe.io import sha256_file
 
     mixing = [job.outputs, job.mix_layers, job.mix_alpha, job.seed]
     return {
         "checkpoint_sha256": sha256_file(job.checkpoint),
-        "generator_sha256": inverter.generator.sha256,
+        "generator_sha256": model.G.sha256,
         "images_sha256": hashlib.sha256(repr(items).encode()).hexdigest(),
         "batch_size": job.batch_size,
         "fit": job.fit,
-        "size": list(inverter.input_size),
-        "num_ws": inverter.num_ws,
-        "w_dim": inverter.w_dim,
-        "task": type(task_of(inverter, job.task)).__name__,
+        "size": list(model.input_size),
+        "num_ws": model.num_ws,
+        "w_dim": model.w_dim,
+        "task": type(task_of(model, job.task)).__name__,
         "mixing": mixing if job.outputs > 1 else None,
     }
 
@@ -246,21 +236,21 @@ def _done(job: Job, settings: dict[str, Any]) -> bool:
 class Worker:
     """Inverts batches; one in each process."""
 
-    def __init__(self, job: Job, inverter: Inverter | None, number: int) -> None:
+    def __init__(self, job: Job, model: Model | None, number: int) -> None:
         import torch
 
-        from ganinv.cli._model import open_model
         from ganinv.dataset.source import open_source
+        from ganinv.evaluation.open import open_model
 
         self.job, self.source = job, open_source(job.folder)
         self.targets = targets(job.names)
-        if inverter is None:
-            inverter = _with_encoder(*open_model(job.checkpoint, job.generator), job.checkpoint)
+        if model is None:
+            model = open_model(job.checkpoint, job.generator).model
         device = torch.device(job.device)
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", number % torch.cuda.device_count())
-        self.device, self.inverter = device, inverter.to(device)
-        self.task = task_of(inverter, job.task)
+        self.device, self.model = device, model.to(device)
+        self.task = task_of(model, job.task)
 
     def invert(self, number: int) -> int:
         """Invert a batch: its images, then its part; returns its number of images."""
@@ -276,10 +266,10 @@ class Worker:
             else:
                 names.append(name)
                 pixels.append(found)
-        codes = torch.empty(0, self.inverter.num_ws, self.inverter.w_dim)
+        codes = torch.empty(0, self.model.num_ws, self.model.w_dim)
         if pixels:
             with torch.inference_mode():
-                wp = self.inverter.encode(self.task.read(torch.stack(pixels).to(self.device)))
+                wp = self.model.encode(self.task.read(torch.stack(pixels).to(self.device)))
                 for output in range(self.job.outputs):
                     self._write(names, self._mixed(wp, names, output), output)
             codes = wp.float().cpu()
@@ -294,7 +284,7 @@ class Worker:
         from ganinv.core.seed import derive_seed, randn_rows
         from ganinv.editing.mix import mix
 
-        generator = self.inverter.generator
+        generator = self.model.G
         seeds = [derive_seed(self.job.seed, "mix", name, output) for name in names]
         w = generator.mapping(randn_rows(seeds, (generator.z_dim,), self.device))
         return mix(wp, w, self.job.mix_layers, self.job.mix_alpha)
@@ -304,7 +294,7 @@ class Worker:
         from ganinv.core.safe.io import write_atomic
         from ganinv.dataset.codec import encode
 
-        shown = to_uint8(self.inverter.decode(wp)).permute(0, 2, 3, 1).cpu().numpy()
+        shown = to_uint8(self.model.render(wp)).permute(0, 2, 3, 1).cpu().numpy()
         for name, picture in zip(names, shown, strict=True):
             target = self.targets[name]
             if output:
@@ -315,7 +305,7 @@ class Worker:
         """uint8 [C0,H,W], or why it could not be read."""
         try:
             data = self.source.read(name)
-            return read(data, self.task, self.inverter.input_size, self.job.fit)
+            return read(data, self.task, self.model.input_size, self.job.fit)
         except Exception as error:  # a broken image ends in any of a dozen kinds; none stops us
             return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
@@ -339,10 +329,10 @@ def _one(number: int) -> int:
     return _worker[0].invert(number)
 
 
-def _counts(job: Job, todo: list[int], inverter: Inverter) -> Iterator[int]:
+def _counts(job: Job, todo: list[int], model: Model) -> Iterator[int]:
     """Images of each batch, as they are finished."""
     if job.processes == 1 or len(todo) < 2:
-        worker = Worker(job, inverter, 0)
+        worker = Worker(job, model, 0)
         yield from map(worker.invert, todo)
         return
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
@@ -353,13 +343,13 @@ def _counts(job: Job, todo: list[int], inverter: Inverter) -> Iterator[int]:
         yield from pool.map(_one, todo)
 
 
-def _work(job: Job, todo: list[int], inverter: Inverter) -> None:
+def _work(job: Job, todo: list[int], model: Model) -> None:
     from tqdm import tqdm
 
     try:
         total = sum(len(job.batch(number)) for number in todo)
         with tqdm(total=total, desc="inverting", unit="img") as bar:
-            for count in _counts(job, todo, inverter):
+            for count in _counts(job, todo, model):
                 bar.update(count)
     except KeyboardInterrupt:
         print("\nstopped; finished batches are kept: run the same command again to go on")

@@ -14,6 +14,7 @@ from ganinv.config.instantiate import instantiate
 from ganinv.core.errors import ConfigError, explain
 from ganinv.loss.term import Terms
 from ganinv.method.base import Method
+from ganinv.task.task import Task
 
 
 def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool = True) -> Method:
@@ -59,15 +60,15 @@ def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool 
     return method
 
 
-def build_data(dataset: DictConfig, task: DictConfig, **options: Any) -> Any:
+def build_data(dataset: DictConfig, task: DictConfig | Task, **options: Any) -> Any:
     """The data module of a config's dataset, which also reads what its task reads beside images.
 
     Args:
         dataset: the config's dataset.
-        task: the config's task.
+        task: the config's task, or one that is built already.
         options: what to set otherwise.
     """
-    wanted = instantiate(task)
+    wanted = task if isinstance(task, Task) else instantiate(task)
     if wanted.reads is None:
         return instantiate(dataset, **options)
     return instantiate(dataset, source=wanted.reads, classes=wanted.channels, **options)

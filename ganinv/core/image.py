@@ -3,7 +3,10 @@ on the device, then float32 in `[-1,1]`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -21,3 +24,14 @@ def to_unit(image: Tensor) -> Tensor:
 def to_uint8(image: Tensor) -> Tensor:
     """float `[-1,1]` (clamped) -> uint8 `[0,255]`, rounded to nearest; inverse of `to_unit`."""
     return image.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def pool_and_crop(image: Tensor, size: Sequence[int]) -> Tensor:
+    """A square image [B,C,R,R] -> [B,C,H,W]: averaged down to the longer side and, of a wide or
+    tall `size` (H, W), the middle of it; of its own size, as it is."""
+    height, width = size
+    side = max(height, width)
+    if image.shape[-1] != side:
+        image = F.adaptive_avg_pool2d(image, side)
+    top, left = (side - height) // 2, (side - width) // 2
+    return image[..., top : top + height, left : left + width]

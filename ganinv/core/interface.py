@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NotRequired, Protocol, TypedDict, runtime_checkable
@@ -66,19 +67,24 @@ class Generator(Protocol):
     resolution: int  # R, px
 
 
-class Encoder(Protocol):
-    """image [B,C,H,W] in [-1,1] -> codes [B,L,D], offsets from w_avg; the method adds w_avg."""
+@dataclass(frozen=True)
+class Target:
+    """B images that are to be inverted."""
 
-    input_size: tuple[int, int]  # (H, W) px
+    x: Tensor  # [B,3,H,W] in [-1,1]
+    s: Tensor  # [B,C,H,W], what the encoder reads of them; x itself when the task is image
+    key: list[str]  # name of each image
+    seeds: list[int]  # of each image's random numbers: functions of its key, not of its batch
+    mask: Tensor | None = None  # [B,1,H,W], 1 where x counts
+    attributes: Tensor | None = None  # [B,A], of a dataset that knows them
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """Encode."""
-        ...
 
-
-@dataclass
+@dataclass(frozen=True)
 class Inversion:
-    """What an inversion method found for B images."""
+    """What an inversion method found for B images. It holds no image: `Model.render` makes it, so
+    that an edit can never be stale."""
 
     wp: Tensor  # [B,L,D]
-    image: Tensor  # [B,3,H,W], its reconstruction in about [-1,1]
+    f: Tensor | None = None  # [B,C,h,h], replaces G's features at h px
+    noise: Map[str, Tensor] | None = None  # name of G's noise buffer -> [B,1,r,r]
+    weights: Map[str, Tensor] | None = None  # name of G's parameter -> its change, [B,*shape]

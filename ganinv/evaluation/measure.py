@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,19 +16,20 @@ from tqdm import tqdm
 from ganinv import __version__
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_uint8, to_unit
-from ganinv.core.interface import Batch, Inversion
+from ganinv.core.interface import Batch, Inversion, Target
 from ganinv.core.safe.io import write_atomic
+from ganinv.core.seed import derive_seed
 from ganinv.evaluation import report, table
+from ganinv.evaluation.open import Opened
 from ganinv.evaluation.result import Picture, Result, Row
-from ganinv.evaluation.trained import Trained
-from ganinv.method.inverting import EncoderMethod
+from ganinv.inversion.model import Model
 from ganinv.metric.metric import Metric
 
 SPLITS = ("train", "val", "test")
 WORST = 8
 MOVED = ("image", "source")
 T = TypeVar("T")
-Invert = Callable[[Tensor, torch.Size], Inversion]
+Invert = Callable[[Target], Inversion]
 
 
 def refuse(cfg: DictConfig) -> None:
@@ -56,21 +57,43 @@ def refuse(cfg: DictConfig) -> None:
         )
 
 
-def encoder_of(trained: Trained, path: str) -> EncoderMethod:
-    """The method of a checkpoint, if it has an encoder.
+def dataset_of(cfg: DictConfig, opened: Opened) -> DictConfig:
+    """The asked dataset, or the one of the training run.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: neither is there.
     """
-    if not isinstance(trained.method, EncoderMethod) or not trained.method.inverts:
-        name = type(trained.method).__name__
+    found = cfg.get("dataset") or opened.config.get("dataset")
+    if found is None:
         _refuse(
-            f"checkpoint={path}, made by {name}, which has no encoder from images to W+",
-            "one of a method that trains such an encoder",
-            "pass such a checkpoint, or train one on this generator: python train.py",
+            f"checkpoint={cfg.checkpoint} ({opened.words}), which names no dataset",
+            "dataset=NAME, of images as its encoder reads them",
+            "add e.g. dataset=ffhq256 to the command",
         )
-    assert isinstance(trained.method, EncoderMethod)
-    return trained.method
+    node = OmegaConf.create(found) if isinstance(found, dict) else found
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def seed_of(cfg: DictConfig, opened: Opened) -> int:
+    """The seed of the training run, whose synthetic images are then the same; else evaluate's."""
+    trained = opened.config.get("method") or {}
+    return int(trained.get("seed", cfg.seed))
+
+
+def check_input_size(model: Model, image_size: Sequence[int]) -> None:
+    """Refuse images of another size than the encoder reads.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    if tuple(image_size) != model.input_size:
+        given, wanted = (" x ".join(map(str, size)) for size in (image_size, model.input_size))
+        _refuse(
+            f"a dataset of {given} px for an encoder of {wanted} px",
+            "images of the encoder's size",
+            "choose another dataset=...",
+        )
 
 
 def device_of(name: str) -> torch.device:
@@ -88,25 +111,27 @@ def device_of(name: str) -> torch.device:
 
 
 def measure(
-    method: EncoderMethod,
+    model: Model,
     loader: Iterable[Batch],
     total: int,
     inversions: Mapping[str, Invert],
     metrics: list[Metric],
     facts: dict[str, Any],
     *,
+    seed: int,
     pictures: int,
     device: torch.device,
 ) -> Result:
     """Invert and measure every image with every inversion method.
 
     Args:
-        method: the trained method, which knows what its encoder reads of a batch.
+        model: E and G.
         loader: batches of the split, from the start each time it is iterated.
         total: its number of images.
-        inversions: name -> s [B,C,H,W], size -> Inversion.
+        inversions: name -> Target -> Inversion.
         metrics: the columns.
         facts: what is evaluated.
+        seed: of what the task and synthetic images draw.
         pictures: images to show.
         device: of the computation.
     """
@@ -121,12 +146,12 @@ def measure(
         for batch in limited(loader, total):
             parts: dict[str, Any] = dict(batch)
             on_device: Any = {k: v.to(device) if k in MOVED else v for k, v in parts.items()}
-            x = method.images(on_device)
-            s = method.encoder_input(on_device, x)
-            found = watch.time(len(x), invert, s, x.shape[-2:])
-            x_hat = to_unit(to_uint8(found.image))  # as it would be saved
+            target = target_of(model, on_device, seed)
+            found = watch.time(len(target.x), _rendered, model, invert, target)
+            x_hat = to_unit(to_uint8(found))  # as it would be saved
+            x, s = target.x, target.s
             keys += batch["key"]
-            source = None if s is x else method.task.picture(s)
+            source = None if s is x else model.task.picture(s)
             _take(row, batch["key"], x, x_hat, metrics, pictures, result, source)
             bar.update(len(x))
         bar.close()
@@ -137,6 +162,19 @@ def measure(
         result.rows.append(row)
         result.keys = keys
     return result
+
+
+def target_of(model: Model, batch: Batch, seed: int) -> Target:
+    """What is to be inverted of a batch on the device."""
+    x = model.images(batch, seed)
+    seeds = [derive_seed(seed, "source", p) for p in batch["position"].tolist()]
+    s = model.encoder_input(x, batch.get("source"), seeds)
+    return Target(x=x, s=s, key=batch["key"], seeds=seeds)
+
+
+@torch.no_grad()
+def _rendered(model: Model, invert: Invert, target: Target) -> Tensor:
+    return model.render(invert(target), target.x.shape[-2:])
 
 
 def limited(loader: Iterable[Batch], total: int) -> Iterator[Batch]:
@@ -217,15 +255,15 @@ def _means(per_image: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(v[name] for v in per_image) / len(per_image) for name in names}
 
 
-def facts_of(cfg: DictConfig, trained: Trained, device: torch.device) -> dict[str, Any]:
+def facts_of(cfg: DictConfig, opened: Opened, device: torch.device) -> dict[str, Any]:
     """What the report says about what was evaluated."""
-    data = cfg.get("dataset") or trained.cfg.dataset
+    data = dataset_of(cfg, opened)
     return {
         "checkpoint": str(cfg.checkpoint),
-        "method": type(trained.method).__name__,
-        "kimg": trained.images_seen / 1000,
-        "generator": trained.provenance["generator_source"],
-        "generator_sha256": trained.provenance["generator_sha256"],
+        "method": opened.kind,
+        "kimg": None if opened.images_seen is None else opened.images_seen / 1000,
+        "generator": opened.generator.source,
+        "generator_sha256": opened.generator.sha256,
         "dataset": data.get("root") or data["_target_"].rsplit(".", 1)[-1],
         "split": cfg.split,
         "batch_size": cfg.batch_size,
@@ -235,14 +273,18 @@ def facts_of(cfg: DictConfig, trained: Trained, device: torch.device) -> dict[st
     }
 
 
-def output_folder(cfg: DictConfig, trained: Trained) -> Path:
-    """The asked folder, or a new one in the run's."""
+def output_folder(cfg: DictConfig, opened: Opened) -> Path:
+    """The asked folder, or a new one: in the run's or, of a file of no run, beside the file."""
     if cfg.output is not None:
         return Path(cfg.output)
-    run = Path(cfg.checkpoint).resolve().parent.parent
-    stem = f"{cfg.split}-{trained.images_seen / 1000:g}kimg-{'-'.join(cfg.inversion)}"
+    path, what = opened.path.resolve(), "-".join(cfg.inversion)
+    if opened.images_seen is None:
+        parent, stem = path.parent / f"{path.stem}-evaluation", f"{cfg.split}-{what}"
+    else:
+        parent = path.parent.parent / "evaluation"
+        stem = f"{cfg.split}-{opened.images_seen / 1000:g}kimg-{what}"
     names = [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
-    return next(p for name in names if not (p := run / "evaluation" / name).exists())
+    return next(p for name in names if not (p := parent / name).exists())
 
 
 def write(result: Result, folder: Path) -> None:

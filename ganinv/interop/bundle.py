@@ -1,18 +1,20 @@
 """ganinv's own file of a trained encoder: one `.safetensors` that says what it is.
 
 Metadata (JSON): `format` "ganinv-inverter"; `encoder`, its class and its constructor's arguments;
-`start_from_w_avg`, `steps` (see `export/inverter.py`); `generator`, where it was, its sha256 and
-its shape; `image`, size, colour and range; `config` of the training run, resolved; `versions`.
+`task`, what it reads; `start_from_w_avg`, `refinements` (see `Model`); `generator`, where it was,
+its sha256 and its shape; `image`, size, colour and range; `config` of the training run,
+resolved, for readers: nothing is built from it; `versions`.
 Tensors: `encoder.<key>`, float32. The generator is not in it: it is found again and must be the
 same file, byte for byte.
 
-    inverter = ganinv.load("e4e.safetensors")
-    wp = inverter.encode(image)          # [B,3,H,W] in [-1,1] -> [B,L,D]
-    image = inverter.decode(wp)          # [B,L,D] -> [B,3,R,R]
+    model = ganinv.load("e4e.safetensors")
+    wp = model.encode(image)             # [B,3,H,W] in [-1,1] -> [B,L,D]
+    image = model.render(wp)             # [B,L,D] -> [B,3,R,R]
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +25,32 @@ from ganinv.core.errors import WeightsError, WeightsMissing, explain
 from ganinv.core.safe.io import read_safetensors, write_safetensors
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.importer.load import load_generator
-from ganinv.interop.encoder import build_encoder
-from ganinv.interop.inverter import STEPS, Inverter
+from ganinv.interop import task
+from ganinv.interop.encoder import ITERATIVE, build_encoder
+from ganinv.inversion.model import Model
 
 FORMAT = "ganinv-inverter"
 
 
-def facts(inverter: Inverter) -> dict[str, Any]:
+def facts(model: Model) -> dict[str, Any]:
     """What a file of any kind says about the model: sizes, ranges, colour, L, versions."""
-    generator = inverter.generator
-    height, width = inverter.input_size
+    generator = model.G
+    height, width = model.input_size
     return {
-        "encoder": {"kind": inverter.kind, "architecture": inverter.architecture},
-        "start_from_w_avg": inverter.start_from_w_avg,
-        "steps": inverter.steps if inverter.refines else None,
+        "encoder": {"kind": model.kind, "architecture": model.architecture},
+        "start_from_w_avg": model.start_from_w_avg,
+        "task": task.facts_of(model.task),
+        "refinements": model.refinements,
         "generator": generator_facts(generator),
         "image": {
-            "channels": inverter.image_channels,
+            "channels": model.task.channels,
             "height": height,
             "width": width,
             "colour": "RGB",
             "range": [-1, 1],
         },
-        "num_ws": inverter.num_ws,
-        "w_dim": inverter.w_dim,
+        "num_ws": model.num_ws,
+        "w_dim": model.w_dim,
         "versions": {"ganinv": __version__, "torch": torch.__version__},
     }
 
@@ -63,23 +67,28 @@ def generator_facts(generator: AnyGenerator) -> dict[str, Any]:
     }
 
 
-def write(path: Path, inverter: Inverter) -> None:
+def write(path: Path, model: Model, config: Mapping[str, Any] | None = None) -> None:
     """Write the bundle, atomically.
+
+    Args:
+        path: of the file.
+        model: what to write.
+        config: the resolved config of the training run, where there is one.
 
     Raises:
         WeightsError: the generator came from no file, so that it could not be found again.
     """
-    if inverter.generator.sha256 is None:
+    if model.G.sha256 is None:
         raise WeightsError("a generator that came from no file; save it and load that file first")
-    tensors = {f"encoder.{key}": value for key, value in inverter.encoder.state_dict().items()}
-    metadata = {"format": FORMAT, **facts(inverter), "config": inverter.config}
+    tensors = {f"encoder.{key}": value for key, value in model.E.state_dict().items()}
+    metadata = {"format": FORMAT, **facts(model), "config": dict(config or {})}
     write_safetensors(path, tensors, metadata)
 
 
 def load(
     path: str | Path, generator_weights: str | Path | None = None, device: str = "cpu"
-) -> Inverter:
-    """A trained encoder and its generator, from a bundle.
+) -> tuple[Model, dict[str, Any]]:
+    """The model of a bundle, frozen, and the config of its training run, {} where it has none.
 
     Args:
         path: of the bundle.
@@ -101,7 +110,8 @@ def load(
     try:
         kind, architecture = metadata["encoder"]["kind"], dict(metadata["encoder"]["architecture"])
         source, sha256 = metadata["generator"]["source"], metadata["generator"]["sha256"]
-        start, steps = bool(metadata["start_from_w_avg"]), metadata["steps"] or STEPS
+        start, refinements = bool(metadata["start_from_w_avg"]), int(metadata["refinements"])
+        reads = task.build(metadata["task"], str(path))
         state = {k.removeprefix("encoder."): v for k, v in tensors.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} lacks {error} in its metadata; write it again") from error
@@ -110,15 +120,18 @@ def load(
         generator.num_ws, generator.w_dim,
     ):  # fmt: skip
         raise WeightsError(f"{path} describes an encoder for other codes than its generator's")
-    inverter = Inverter(
+    channels = architecture.get("input_nc")
+    model = Model(
         encoder=build_encoder(kind, architecture, state, str(path)),
         generator=generator,
-        architecture=architecture,
+        task=reads,
         start_from_w_avg=start,
-        steps=int(steps),
-        config=metadata.get("config"),
+        refinements=refinements,
+        architecture=architecture,
     )
-    return inverter.to(device)
+    if channels != model.input_nc or (kind in ITERATIVE) != (refinements > 0):
+        raise WeightsError(f"{path} describes an encoder of {channels} channels for another task")
+    return model.freeze().to(device), dict(metadata.get("config") or {})
 
 
 def _generator(

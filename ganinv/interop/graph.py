@@ -26,7 +26,7 @@ from ganinv.core.errors import ConfigError, explain
 from ganinv.core.safe.io import write_atomic
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.interop.bundle import facts, generator_facts
-from ganinv.interop.inverter import Inverter
+from ganinv.inversion.model import Model
 
 MAX_BATCH = 1024
 OPSET = 20
@@ -36,13 +36,13 @@ EXAMPLE_BATCH = 2  # a batch of one would be taken for a constant
 class EncoderGraph(nn.Module):
     """image -> wp."""
 
-    def __init__(self, inverter: Inverter) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.inverter = inverter
+        self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
         """[B,C,H,W] -> [B,L,D]."""
-        return self.inverter.encode(image)
+        return self.model.encode(image)
 
 
 class GeneratorGraph(nn.Module):
@@ -58,16 +58,16 @@ class GeneratorGraph(nn.Module):
         return x_hat
 
 
-class InverterGraph(nn.Module):
+class ModelGraph(nn.Module):
     """image -> wp, x_hat."""
 
-    def __init__(self, inverter: Inverter) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.inverter = inverter
+        self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """[B,C,H,W] -> [B,L,D], [B,3,R,R]."""
-        wp, x_hat = self.inverter(image)
+        wp, x_hat = self.model(image)
         return wp, x_hat
 
 
@@ -89,28 +89,29 @@ class Graph:
             return torch.export.export(self.module, (self.example,), dynamic_shapes=shapes)
 
 
-def graphs(model: Inverter | AnyGenerator) -> list[Graph]:
+def graphs(model: Model | AnyGenerator) -> list[Graph]:
     """The graphs of a model: three of an encoder with its generator, one of a generator alone."""
     if next(model.parameters()).device.type != "cpu":
         model = copy.deepcopy(model).cpu()
-    inverter = model if isinstance(model, Inverter) else None
-    generator = model.generator if isinstance(model, Inverter) else model
+    generator = model.G if isinstance(model, Model) else model
     w_avg = generator.w_avg
     wp = w_avg + torch.randn(EXAMPLE_BATCH, generator.num_ws, len(w_avg))
     found = [Graph("generator", GeneratorGraph(generator).eval(), wp, "wp", ("image",))]
-    if inverter is not None:
-        channels, (height, width) = inverter.image_channels, inverter.input_size
+    if isinstance(model, Model):
+        channels, (height, width) = model.task.channels, model.input_size
         image = torch.rand(EXAMPLE_BATCH, channels, height, width) * 2 - 1
-        encoder, both = EncoderGraph(inverter).eval(), InverterGraph(inverter).eval()
+        if model.refinements:
+            model.average_image(image.shape[-2:])  # a constant of the graph, made before it
+        encoder, both = EncoderGraph(model).eval(), ModelGraph(model).eval()
         found.insert(0, Graph("encoder", encoder, image, "image", ("wp",)))
         found.append(Graph("inverter", both, image, "image", ("wp", "reconstruction")))
     return found
 
 
-def _facts(model: Inverter | AnyGenerator, graph: Graph) -> dict[str, str]:
+def _facts(model: Model | AnyGenerator, graph: Graph) -> dict[str, str]:
     metadata: dict[str, Any] = (
         facts(model)
-        if isinstance(model, Inverter)
+        if isinstance(model, Model)
         else {
             "generator": generator_facts(model),
             "num_ws": model.num_ws,
@@ -121,7 +122,7 @@ def _facts(model: Inverter | AnyGenerator, graph: Graph) -> dict[str, str]:
     return {f"ganinv.{key}": json.dumps(value, sort_keys=True) for key, value in metadata.items()}
 
 
-def write_onnx(folder: Path, model: Inverter | AnyGenerator) -> list[Path]:
+def write_onnx(folder: Path, model: Model | AnyGenerator) -> list[Path]:
     """One `.onnx` a graph, weights inside; returns the files.
 
     Raises:
@@ -153,7 +154,7 @@ def write_onnx(folder: Path, model: Inverter | AnyGenerator) -> list[Path]:
     return written
 
 
-def write_programs(folder: Path, model: Inverter | AnyGenerator) -> list[Path]:
+def write_programs(folder: Path, model: Model | AnyGenerator) -> list[Path]:
     """One `.pt2` of torch.export a graph, with `ganinv.json` inside; returns the files."""
     written = []
     for graph in graphs(model):

@@ -1,7 +1,7 @@
-"""The encoder checkpoints of other code bases -> an `Inverter`; the kind is read from the content.
+"""The encoder checkpoints of other code bases -> a `Model`; the kind is read from the content.
 
     pSp, e4e, ReStyle, HyperStyle's W encoder    {"state_dict": encoder.*, decoder.*, "opts",
-                                                  "latent_avg"}, see `export/official.py`
+                                                  "latent_avg"}, see `interop/official.py`
     IDInvert                                     encoder and generator in a file each: `idinvert`
 
 The architecture comes from shapes: L from the generator, the input's channels from the first
@@ -20,8 +20,9 @@ from torch import Tensor
 from ganinv.core.errors import WeightsError, explain
 from ganinv.generator.importer import rosinality
 from ganinv.generator.importer.bundle import AnyGenerator
-from ganinv.interop.encoder import build_encoder
-from ganinv.interop.inverter import STEPS, Inverter
+from ganinv.interop import task
+from ganinv.interop.encoder import ITERATIVE, build_encoder
+from ganinv.inversion.model import Model
 
 OFFSETS = {  # encoder_type -> whether rows 1 ... L-1 are offsets from row 0
     "GradualStyleEncoder": False,
@@ -39,7 +40,8 @@ KINDS = {  # (pyramid, offsets) -> our class, where every row has a head
 }
 RESNET = {False: "ReStyleResNetEncoder", True: "ReStyleResNetEncoder4Editing"}  # offsets -> class
 WIDE = ("cars_encode",)  # dataset_type whose images are 192 x 256 px
-MAX_STEPS = 100
+REFINEMENTS = 5  # in training and inference (arXiv 2104.02699, sec. 3), where a file does not say
+MAX_REFINEMENTS = 100
 
 
 def is_official(content: Any) -> bool:
@@ -49,7 +51,7 @@ def is_official(content: Any) -> bool:
     return isinstance(state, dict) and not marks.isdisjoint(state)
 
 
-def read(content: Mapping[str, Any]) -> Inverter:
+def read(content: Mapping[str, Any]) -> Model:
     """The content of a pSp, e4e, ReStyle or W-encoder checkpoint -> our networks.
 
     Raises:
@@ -79,22 +81,35 @@ def read(content: Mapping[str, Any]) -> Inverter:
                     "ProgressiveBackboneEncoder", "pass such a model; ganinv has no other")
         )  # fmt: skip
     resnet = kind in RESNET.values()
+    input_nc = _shape(state, "conv1.weight" if resnet else "input_layer.0.weight")[1]
     architecture = {
         "num_ws": generator.num_ws,
         "w_dim": generator.w_dim,
         "input_size": [192, 256] if opts.get("dataset_type") in WIDE else 256,
-        "input_nc": _shape(state, "conv1.weight" if resnet else "input_layer.0.weight")[1],
+        "input_nc": input_nc,
         **({} if resnet else {"trunk": "ir_se50"}),
         "trunk_weights": None,
     }
-    steps = opts.get("n_iters_per_batch", STEPS)
-    return Inverter(
+    refines = kind in ITERATIVE
+    channels = input_nc - (3 if refines else 0)
+    if channels < 1:
+        raise WeightsError(
+            explain(f"a {kind} that reads {input_nc} channels", "4 or more: an image's, and the 3 "
+                    "of its reconstruction", "check the file")
+        )  # fmt: skip
+    return Model(
         encoder=build_encoder(kind, architecture, state, f"a {kind} of {generator.num_ws} rows"),
         generator=generator,
-        architecture=architecture,
+        task=task.of_channels(channels),
         start_from_w_avg=_start(kind, opts),
-        steps=steps if type(steps) is int and 0 < steps <= MAX_STEPS else STEPS,
-    )
+        refinements=_refinements(opts) if refines else 0,
+        architecture=architecture,
+    ).freeze()
+
+
+def _refinements(opts: dict[str, Any]) -> int:
+    given = opts.get("n_iters_per_batch")
+    return given if type(given) is int and 0 < given <= MAX_REFINEMENTS else REFINEMENTS
 
 
 def _start(kind: str, opts: dict[str, Any]) -> bool:
@@ -161,7 +176,7 @@ def is_idinvert(content: Any) -> bool:
     return isinstance(content, dict) and "block0.bn.bn.running_mean" in content
 
 
-def idinvert(state: Mapping[str, Tensor], generator: AnyGenerator) -> Inverter:
+def idinvert(state: Mapping[str, Tensor], generator: AnyGenerator) -> Model:
     """A `*_encoder.pth` of IDInvert, with its generator.
 
     Raises:
@@ -190,9 +205,10 @@ def idinvert(state: Mapping[str, Tensor], generator: AnyGenerator) -> Inverter:
         "channel_max": max([stem[0], *channels]),
     }
     kind = "DomainGuidedEncoder"
-    return Inverter(
+    return Model(
         encoder=build_encoder(kind, architecture, state, "an encoder of IDInvert"),
         generator=generator,
-        architecture=architecture,
+        task=task.of_channels(stem[1]),
         start_from_w_avg=False,
-    )
+        architecture=architecture,
+    ).freeze()

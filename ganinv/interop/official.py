@@ -36,7 +36,7 @@ from ganinv.core.latent import repeat_w
 from ganinv.core.safe.io import write_atomic
 from ganinv.generator.importer import rosinality
 from ganinv.generator.stylegan2 import StyleGAN2Generator
-from ganinv.interop.inverter import Inverter
+from ganinv.inversion.model import Model
 
 WIDTH, MAPPING_LAYERS, MAX_RESOLUTION = 512, 8, 1024
 W_CODES = "BackboneEncoderUsingLastLayerIntoW"  # pSp adds a [1,512] average to its [B,512] codes
@@ -94,11 +94,11 @@ TARGETS = {
 }  # fmt: skip
 
 
-def content(inverter: Inverter, name: str, dataset_type: str | None = None) -> dict[str, Any]:
+def content(model: Model, name: str, dataset_type: str | None = None) -> dict[str, Any]:
     """The dictionary of the file, nothing copied that need not be.
 
     Args:
-        inverter: what to write.
+        model: what to write.
         name: a key of TARGETS.
         dataset_type: what the target's scripts call the images; None chooses by their size.
 
@@ -106,26 +106,26 @@ def content(inverter: Inverter, name: str, dataset_type: str | None = None) -> d
         ConfigError: a model that the target cannot represent; says why.
     """
     target = TARGETS[name]
-    refuse(inverter, name)
-    dataset_type = _dataset_type(inverter, name, dataset_type)
-    generator = inverter.generator
+    refuse(model, name)
+    dataset_type = _dataset_type(model, name, dataset_type)
+    generator = model.G
     assert isinstance(generator, StyleGAN2Generator)
-    state = {f"encoder.{k}": _plain(v) for k, v in inverter.encoder.state_dict().items()}
+    state = {f"encoder.{k}": _plain(v) for k, v in model.E.state_dict().items()}
     state |= {f"decoder.{k}": _plain(v) for k, v in rosinality.export_state(generator).items()}
-    encoder_type = target.encoders[inverter.kind]
-    rows = 1 if encoder_type == W_CODES else inverter.num_ws
+    encoder_type = target.encoders[model.kind]
+    rows = 1 if encoder_type == W_CODES else model.num_ws
     average = repeat_w(generator.w_avg[None], rows)[0]
     return {
         "state_dict": state,
         "latent_avg": _plain(average).clone(),
-        "opts": options(inverter, encoder_type, dataset_type),
+        "opts": options(model, encoder_type, dataset_type),
     }
 
 
-def write(path: Path, inverter: Inverter, name: str, dataset_type: str | None = None) -> None:
+def write(path: Path, model: Model, name: str, dataset_type: str | None = None) -> None:
     """Write the file, atomically. Arguments and errors as `content`."""
     buffer = io.BytesIO()
-    torch.save(content(inverter, name, dataset_type), buffer)
+    torch.save(content(model, name, dataset_type), buffer)
     write_atomic(path, buffer.getvalue())
 
 
@@ -136,21 +136,21 @@ def _plain(tensor: Tensor) -> Tensor:
     return value.contiguous()
 
 
-def options(inverter: Inverter, encoder_type: str, dataset_type: str) -> dict[str, Any]:
+def options(model: Model, encoder_type: str, dataset_type: str) -> dict[str, Any]:
     """`opts`: the union of what the three constructors, forward passes and scripts read. The values
     of a training that was none of theirs are their defaults."""
-    resolution = inverter.generator.resolution
-    steps = {"n_iters_per_batch": inverter.steps} if inverter.refines else {}
+    resolution = model.G.resolution
+    steps = {"n_iters_per_batch": model.refinements} if model.refinements else {}
     return steps | {
         "encoder_type": encoder_type,
         "dataset_type": dataset_type,
         "output_size": resolution,
         "stylegan_size": resolution,
-        "n_styles": inverter.num_ws,
-        "input_nc": inverter.input_nc,
-        "label_nc": 0 if inverter.image_channels == 3 else inverter.image_channels,
+        "n_styles": model.num_ws,
+        "input_nc": model.input_nc,
+        "label_nc": 0 if model.task.channels == 3 else model.task.channels,
         "learn_in_w": encoder_type == W_CODES,
-        "start_from_latent_avg": inverter.start_from_w_avg,
+        "start_from_latent_avg": model.start_from_w_avg,
         "device": "cuda:0",
         "checkpoint_path": None,
         "stylegan_weights": None,
@@ -179,14 +179,14 @@ def options(inverter: Inverter, encoder_type: str, dataset_type: str) -> dict[st
 # ------------------------------------------------------------------ what a target cannot represent
 
 
-def refuse(inverter: Inverter, name: str) -> None:
+def refuse(model: Model, name: str) -> None:
     """Say why a target cannot open this model, if it cannot.
 
     Raises:
         ConfigError: the first reason.
     """
     target = TARGETS[name]
-    reason = _encoder_fault(inverter, name) or _generator_fault(inverter.generator)
+    reason = _encoder_fault(model, name) or _generator_fault(model.G)
     if reason is not None:
         raise ConfigError(
             explain(
@@ -201,8 +201,8 @@ Reason = tuple[str, str, str]  # given, expected, to fix
 USE_BUNDLE = "export with --to safetensors, onnx or torch-export, which take any model"
 
 
-def _encoder_fault(inverter: Inverter, name: str) -> Reason | None:
-    target, kind = TARGETS[name], inverter.kind
+def _encoder_fault(model: Model, name: str) -> Reason | None:
+    target, kind = TARGETS[name], model.kind
     if kind not in target.encoders:
         others = [other for other in TARGETS if kind in TARGETS[other].encoders]
         todo = f"export with --to {others[0]}" if others else USE_BUNDLE
@@ -212,15 +212,15 @@ def _encoder_fault(inverter: Inverter, name: str) -> Reason | None:
             f"one of {', '.join(target.encoders)}",
             todo,
         )
-    if (trunk := inverter.architecture.get("trunk", "ir_se50")) != "ir_se50":
+    if (trunk := model.architecture.get("trunk", "ir_se50")) != "ir_se50":
         return f"an encoder on the trunk {trunk}", "the trunk ir_se50", USE_BUNDLE
-    if target.wide is None and inverter.input_size != (256, 256):
-        height, width = inverter.input_size
+    if target.wide is None and model.input_size != (256, 256):
+        height, width = model.input_size
         return f"images of {height} x {width} px", "256 x 256 px", USE_BUNDLE
-    if name != "psp" and inverter.image_channels != 3:
-        given = f"an encoder of {inverter.image_channels} image channels"
+    if name != "psp" and model.task.channels != 3:
+        given = f"an encoder of {model.task.channels} image channels"
         return given, "3, RGB", "export with --to psp, which takes any number"
-    if name == "restyle" and not inverter.start_from_w_avg:
+    if name == "restyle" and not model.start_from_w_avg:
         return "absolute codes (start_from_w_avg: false)", "offsets from the average", USE_BUNDLE
     return None
 
@@ -272,10 +272,10 @@ def clamp_difference(generator: StyleGAN2Generator) -> float:
     return float((image - other).norm() / image.norm())
 
 
-def _dataset_type(inverter: Inverter, name: str, given: str | None) -> str:
+def _dataset_type(model: Model, name: str, given: str | None) -> str:
     target = TARGETS[name]
     if given is None:
-        wide = inverter.input_size != (256, 256)
+        wide = model.input_size != (256, 256)
         return target.wide if wide and target.wide else target.datasets[0]
     if given not in target.datasets:
         raise ConfigError(

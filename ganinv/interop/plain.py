@@ -21,7 +21,7 @@ from ganinv.core.safe.io import write_atomic
 from ganinv.generator.importer import genforce, nvidia_state
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.stylegan import StyleGANGenerator
-from ganinv.interop.inverter import Inverter
+from ganinv.inversion.model import Model
 
 
 def write_nvidia(path: Path, generator: AnyGenerator) -> None:
@@ -29,19 +29,19 @@ def write_nvidia(path: Path, generator: AnyGenerator) -> None:
     _save(path, nvidia_state.export_state(generator))
 
 
-def write_genforce(folder: Path, model: Inverter | AnyGenerator) -> list[Path]:
+def write_genforce(folder: Path, model: Model | AnyGenerator) -> list[Path]:
     """Write `<folder's name>_generator.pth` and, with an encoder, `..._encoder.pth`.
 
     Raises:
         ConfigError: another generator than StyleGAN (v1), or another encoder than IDInvert's.
     """
-    generator = model.generator if isinstance(model, Inverter) else model
+    generator = model.G if isinstance(model, Model) else model
     expected = "IDInvert's networks: a StyleGAN (v1) and DomainGuidedEncoder"
     todo = "export with --to psp, e4e, restyle or safetensors"
     if not isinstance(generator, StyleGANGenerator):
         given = f"--to genforce, and a {type(generator).__name__}"
         raise ConfigError(explain(given, expected, todo))
-    if isinstance(model, Inverter) and model.kind != "DomainGuidedEncoder":
+    if isinstance(model, Model) and model.kind != "DomainGuidedEncoder":
         given = f"--to genforce, and an encoder of class {model.kind}"
         raise ConfigError(explain(given, expected, todo))
     a = generator.architecture
@@ -50,9 +50,9 @@ def write_genforce(folder: Path, model: Inverter | AnyGenerator) -> list[Path]:
         raise ConfigError(explain(given, "both or neither: its files record neither", todo))
     written = [folder / f"{folder.name}_generator.pth"]
     _save(written[0], _plain(genforce.export_state(generator, "idinvert")))
-    if isinstance(model, Inverter):
+    if isinstance(model, Model):
         written.append(folder / f"{folder.name}_encoder.pth")
-        _save(written[1], _plain(model.encoder.state_dict()))
+        _save(written[1], _plain(model.E.state_dict()))
     return written
 
 

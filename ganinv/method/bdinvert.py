@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ganinv.core.errors import ConfigError, explain
-from ganinv.core.interface import Batch
+from ganinv.core.interface import Batch, Inversion
 from ganinv.method.inverting import GRID_IMAGES, EncoderMethod
 from ganinv.optimizer.schedule import set_lr_factor
 from ganinv.task.image import Image
@@ -82,7 +82,7 @@ class BDInvert(EncoderMethod):
                     "leave dataset out, or set dataset=synthetic",
                 )
             )
-        self.wp = self.sampled(batch)
+        self.wp = self.model.sample(batch, self.seed)
         with torch.no_grad():
             return self.G.synthesis(self.wp, noise="const")
 
@@ -100,7 +100,7 @@ class BDInvert(EncoderMethod):
 
     def rebuilt(self, image: Tensor, wp: Tensor) -> Tensor:
         """I_rec [B,3,R,R]."""
-        return self.G.synthesis(wp, f=self.base_code(image), noise=self.noise)
+        return self.model.render(Inversion(wp, f=self.base_code(image)), noise=self.noise)
 
     def terms_of(self, rebuilt: Tensor, image: Tensor) -> dict[str, Tensor]:
         """mse and the loss group's terms; name -> [B]."""

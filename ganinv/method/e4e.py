@@ -83,9 +83,9 @@ class E4E(EncoderMethod):
         since = self.images_seen - self.progressive_start
         return 0 if since < 0 else min(last, 1 + since // self.progressive_every)
 
-    def encode(self, s: Tensor) -> Tensor:
-        """s [B,3,H,W] -> wp [B,L,D] at the present stage."""
-        return self.offset(self.E(s, stage=self.stage))
+    def encoder_arguments(self) -> dict[str, Any]:
+        """The present stage."""
+        return {"stage": self.stage}
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """E, then D on E's codes and fresh w, then (lazily) R1."""
@@ -104,7 +104,7 @@ class E4E(EncoderMethod):
         """L_E, the mean over the images of a chunk."""
         wp = self.encode(s)  # [B,L,D]
         self.codes.append(wp.detach())
-        x_hat = self.decode(wp, x.shape[-2:], self.noise, self.seeds("noise", position))
+        x_hat = self.model.render(wp, x.shape[-2:], self.noise, self.seeds("noise", position))
         values = self.terms.image(x_hat, x)
         values |= self.terms.latent(wp, self.G.w_avg, stage=self.stage, critic=self.D)
         return self.log_and_sum(values)

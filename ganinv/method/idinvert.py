@@ -134,7 +134,8 @@ class IDInvert(EncoderMethod):
 
     def loss_E(self, s: Tensor, x: Tensor, position: Tensor) -> Tensor:
         """L_E, the mean over the images of a chunk."""
-        x_hat = self.decode(self.encode(s), x.shape[-2:], self.noise, self.seeds("noise", position))
+        seeds = self.seeds("noise", position)
+        x_hat = self.model.render(self.encode(s), x.shape[-2:], self.noise, seeds)
         self.made.append(x_hat.detach())
         raised = non_saturating if self.form == "logistic_r1" else wgan_generator_loss
         adversarial = raised(self.D(x_hat))  # [B]

@@ -7,6 +7,7 @@ wp     [B,L,D]    codes: w_avg + E(s), or E(s)    x_hat  G(wp), averaged down to
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from ganinv.core.interface import Batch, Generator, Noise
-from ganinv.core.latent import repeat_w, truncate
+from ganinv.inversion.model import Model
 from ganinv.loss.term import Terms
 from ganinv.method.base import Method, OptimizerFactory
 from ganinv.task.task import Task
@@ -44,6 +45,7 @@ class EncoderMethod(Method):
     G: Generator
     E: nn.Module
     terms: Terms
+    model: Model  # E and G
 
     def __init__(
         self,
@@ -63,11 +65,15 @@ class EncoderMethod(Method):
         super().__init__(
             seed=seed, micro_batches=micro_batches, clip_norm=clip_norm, max_nonfinite=max_nonfinite
         )
-        self.start_from_w_avg, self.noise, self.task = start_from_w_avg, noise, task
+        self.noise, self.task = noise, task
         layout = {"memory_format": torch.channels_last}  # the fast one for these convolutions
         self.add_player("E", encoder.to(**layout), optimizer)
         self.add_frozen("G", generator.to(**layout))
         self.add_frozen("terms", loss)
+        model = Model(
+            encoder=self.E, generator=generator, task=task, start_from_w_avg=start_from_w_avg
+        )
+        object.__setattr__(self, "model", model)  # no submodule: E and G are registered above
         self._sums: dict[str, Tensor] = {}
 
     @property
@@ -75,28 +81,18 @@ class EncoderMethod(Method):
         """The frozen generator."""
         return self.G
 
-    def offset(self, codes: Tensor) -> Tensor:
-        """E's output [B,L,D] -> wp [B,L,D]."""
-        return codes + self.G.w_avg if self.start_from_w_avg else codes
-
     def encode(self, s: Tensor) -> Tensor:
         """s [B,C,H,W] in [-1,1] -> wp [B,L,D]."""
-        return self.offset(self.E(s))
+        return self.model.encode(s, **self.encoder_arguments())
 
-    def decode(self, wp: Tensor, size: torch.Size, noise: Noise, seeds: list[int] | None) -> Tensor:
-        """wp [B,L,D] -> x_hat [B,3,*size]: G's square image averaged down to the longer side, and
-        of a wide or tall `size` the middle (released cars: 512 -> 256, rows 32 to 223)."""
-        x_hat = self.G.synthesis(wp, noise=noise, seeds=seeds)
-        side = max(size)
-        if x_hat.shape[-1] != side:
-            x_hat = F.adaptive_avg_pool2d(x_hat, side)
-        top, left = (side - size[0]) // 2, (side - size[1]) // 2
-        return x_hat[..., top : top + size[0], left : left + size[1]]
+    def encoder_arguments(self) -> dict[str, Any]:
+        """What E is told besides what it reads."""
+        return {}
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """x [B,3,H,W] -> its reconstruction of the same size, with the stored noise."""
-        return self.decode(self.encode(x), x.shape[-2:], "const", None)
+        return self.model.render(self.encode(x), x.shape[-2:])
 
     def losses_E(self, s: Tensor, x: Tensor, position: Tensor) -> Iterator[Tensor]:
         """The losses that E descends together on one chunk: one, or one a refinement."""
@@ -121,7 +117,7 @@ class EncoderMethod(Method):
         x = self.images(batch)
         s = self.encoder_input(batch, x)
         wp = self.encode(s)
-        x_hat = self.decode(wp, x.shape[-2:], "const", None)
+        x_hat = self.model.render(wp, x.shape[-2:])
         values = self.terms.image(x_hat, x) | self.validate_codes(wp)
         values["total"] = self.weighted(values)
         self.accumulate_validation(values)
@@ -164,23 +160,12 @@ class EncoderMethod(Method):
 
     def images(self, batch: Batch) -> Tensor:
         """x [B,3,H,W] in [-1,1]: the batch's own, or, of a synthetic dataset, samples of G."""
-        if "image" in batch:
-            return super().images(batch)
-        size = batch["synthetic"]["image_size"]
-        return self.decode(self.sampled(batch), torch.Size(size), "const", None).clamp(-1, 1)
-
-    @torch.no_grad()
-    def sampled(self, batch: Batch) -> Tensor:
-        """wp [B,L,D] of a synthetic batch: truncated samples, a function of each position."""
-        recipe = batch["synthetic"]
-        z = self.randn(f"synthetic-{recipe['split']}", batch["position"], self.G.z_dim)
-        wp = repeat_w(self.G.mapping(z), self.G.num_ws)
-        return truncate(wp, self.G.w_avg, recipe["psi"], recipe["cutoff"])
+        return self.model.images(batch, self.seed)
 
     def encoder_input(self, batch: Batch, x: Tensor) -> Tensor:
         """s [B,C,H,W]: what the encoder reads of a batch."""
         seeds = self.seeds("source", batch["position"])
-        return self.task(x, batch.get("source"), seeds, self.training)
+        return self.model.encoder_input(x, batch.get("source"), seeds, self.training)
 
     def next_commands(self, checkpoint: str) -> list[str]:
         """What a user would type next."""

@@ -38,7 +38,7 @@ class PSp(EncoderMethod):
     def loss_E(self, s: Tensor, x: Tensor, position: Tensor) -> Tensor:
         """L, the mean over the images of a chunk."""
         wp = self.encode(s)  # [B,L,D]
-        x_hat = self.decode(wp, x.shape[-2:], self.noise, self.seeds("noise", position))
+        x_hat = self.model.render(wp, x.shape[-2:], self.noise, self.seeds("noise", position))
         values = self.terms.image(x_hat, x) | self.terms.latent(wp, self.G.w_avg)  # name -> [B]
         return self.log_and_sum(values)
 

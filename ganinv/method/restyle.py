@@ -24,12 +24,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ganinv.core.errors import ConfigError, explain
-from ganinv.core.interface import Noise
-from ganinv.core.latent import repeat_w
 from ganinv.method.e4e import E4E
 from ganinv.method.inverting import EncoderMethod
 from ganinv.method.psp import PSp
@@ -45,50 +42,21 @@ class IterativeRefinement(EncoderMethod):
     extra_input_channels = 3  # its present reconstruction
 
     def __init__(self, *, refinements: int, **rest: Any) -> None:
-        super().__init__(start_from_w_avg=True, **rest)
         if refinements < 1:
             raise ConfigError(
                 explain(
                     f"method.refinements={refinements}", "at least 1", "set it to 5, as released"
                 )
             )
-        self.refinements = refinements
-        self._average: Tensor | None = None
-
-    def average_image(self, size: torch.Size) -> Tensor:
-        """y_0 [1,3,*size]."""
-        if self._average is None or self._average.shape[-2:] != size:
-            with torch.no_grad():
-                wp = repeat_w(self.G.w_avg[None], self.G.num_ws)
-                self._average = self.decode(wp, size, "const", None)
-        return self._average.to(self.device)
-
-    def step_of(self, s: Tensor) -> Tensor:
-        """E's step [B,L,D] on s [B,C+3,H,W]."""
-        step: Tensor = self.E(s)
-        return step
-
-    def passes(self, s: Tensor, noise: Noise, seeds: list[list[int] | None]) -> Iterator[Any]:
-        """(wp_t [B,L,D], y_t [B,3,H,W]) of every pass; the next pass sees them detached."""
-        size = s.shape[-2:]
-        wp = repeat_w(self.G.w_avg.expand(len(s), -1), self.G.num_ws)
-        y = self.average_image(size).expand(len(s), -1, -1, -1)
-        for t in range(self.refinements):
-            wp = wp.detach() + self.step_of(torch.cat([s, y.detach()], 1))
-            y = self.decode(wp, size, noise, seeds[t])
-            yield wp, y
-
-    def encode(self, s: Tensor) -> Tensor:
-        """s [B,C,H,W] in [-1,1] -> wp_T [B,L,D]."""
-        for wp, _ in self.passes(s, "const", [None] * self.refinements):
-            codes = wp
-        return codes
+        super().__init__(start_from_w_avg=True, **rest)
+        self.refinements = self.model.refinements = refinements
 
     def losses_E(self, s: Tensor, x: Tensor, position: Tensor) -> Iterator[Tensor]:
         """L_method of every pass; the last one is what the logs show."""
         names = [f"noise{t}" for t in range(self.refinements)]
         seeds: list[list[int] | None] = [self.seeds(name, position) for name in names]
-        for t, (wp, y) in enumerate(self.passes(s, self.noise, seeds)):
+        passes = self.model.passes(s, self.noise, seeds, **self.encoder_arguments())
+        for t, (wp, y) in enumerate(passes):
             values = self.measure(wp, y, x)
             last = t + 1 == self.refinements
             yield self.log_and_sum(values) if last else self.terms.total(values)
@@ -109,11 +77,6 @@ class ReStylePSp(IterativeRefinement, PSp):
 
 class ReStyleE4E(IterativeRefinement, E4E):
     """ReStyle over e4e."""
-
-    def step_of(self, s: Tensor) -> Tensor:
-        """E's step at the present stage."""
-        step: Tensor = self.E(s, stage=self.stage)
-        return step
 
     def measure(self, wp: Tensor, y: Tensor, x: Tensor) -> dict[str, Tensor]:
         """e4e's terms."""

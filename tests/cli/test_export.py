@@ -11,13 +11,13 @@ import torch
 import ganinv
 from ganinv.cli.main import main
 from ganinv.core.safe.io import read_safetensors
-from ganinv.evaluation.trained import load_trained
+from ganinv.evaluation.open import load_trained, open_model
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.generator.importer.load import load_discriminator, load_generator
 from ganinv.interop import official
-from ganinv.interop.inverter import Inverter
+from ganinv.inversion.model import Model
 from tests.generator.nvidia_files import content, dump
-from tests.interop.models import TINY, inverter, stylegan2
+from tests.interop.models import TINY, model_of, stylegan2
 from tests.interop.test_plain import idinvert_model
 from tests.runs import ROOT, overrides, run
 
@@ -45,17 +45,18 @@ def test_a_checkpoint_becomes_a_bundle(trained, tmp_path, capsys):
     )
     assert "Encoder4Editing trained by E4E, after 0.016 kimg, rows above 3 still equal to w" in out
     loaded = ganinv.load(tmp_path / "m.safetensors")
-    assert isinstance(loaded, Inverter)
+    assert isinstance(loaded, Model)
     method = load_trained(checkpoint).method
     assert method.stage == 3 < method.G.num_ws - 1
     image = torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.inference_mode():
         wp = method.encode(image)
         torch.testing.assert_close(loaded.encode(image), wp, rtol=0, atol=1e-5)
-        x_hat = method.decode(wp, image.shape[-2:], "const", None)
-        torch.testing.assert_close(loaded.decode(wp), x_hat, rtol=0, atol=1e-5)
-    assert loaded.config["method"]["_target_"] == "ganinv.method.e4e.E4E"
-    assert loaded.generator.sha256 == load_generator(
+        x_hat = method.model.render(wp, image.shape[-2:])
+        torch.testing.assert_close(loaded.render(wp), x_hat, rtol=0, atol=1e-5)
+    config = open_model(tmp_path / "m.safetensors").config
+    assert config["method"]["_target_"] == "ganinv.method.e4e.E4E"
+    assert loaded.G.sha256 == load_generator(
         weights=str(generator), resolution=64, kind=None, origin=None
     ).sha256  # fmt: skip
 
@@ -70,13 +71,10 @@ def test_the_checkpoint_of_every_method(trained, tmp_path, capsys, method):
     checkpoint, file = tmp_path / "run/checkpoints/last.ckpt", tmp_path / "m.safetensors"
     ok(capsys, "export", checkpoint, "--to", "safetensors", "--out", file)
     found, loaded = load_trained(checkpoint).method, ganinv.load(file)
-    assert loaded.refines == method.startswith("restyle")
+    assert (loaded.refinements > 0) == method.startswith("restyle")
     image = torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.inference_mode():
-        if loaded.refines:  # the random average leaves [-1,1], to which the method clamps it
-            assert loaded.steps == found.refinements
-            average = found.G.w_avg[None, None].expand(1, 10, -1)
-            found._average = found.decode(average, image.shape[-2:], "const", None)
+        assert loaded.refinements == getattr(found, "refinements", 0)
         torch.testing.assert_close(loaded.encode(image), found.encode(image), rtol=0, atol=1e-5)
 
 
@@ -145,7 +143,7 @@ def test_the_graph_of_a_generator(tmp_path, capsys):
 
 def test_an_official_checkpoint_there_and_back(tmp_path, capsys):
     """Import into a folder, export again: the same bytes of every tensor."""
-    official.write(tmp_path / "mine.pt", inverter("WEncoder", stylegan2(8)), "psp")
+    official.write(tmp_path / "mine.pt", model_of("WEncoder", stylegan2(8)), "psp")
     out = ok(capsys, "import", tmp_path / "mine.pt", "--out", tmp_path / "w")
     assert "StyleGAN2Generator of 8 px, num_ws 4" in out and "WEncoder for 256 x 256 px" in out
     bundle = tmp_path / "w/mine.safetensors"

@@ -16,10 +16,10 @@ from ganinv.cli._inputs import targets as targets_of
 from ganinv.cli.main import main
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.core.safe.io import sha256_file
-from ganinv.evaluation.trained import load_trained
+from ganinv.evaluation.open import load_trained
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.interop import bundle
-from tests.interop.models import TINY, inverter, stylegan2
+from tests.interop.models import TINY, model_of, stylegan2
 
 
 def picture(seed, size):
@@ -62,12 +62,12 @@ def result(out):
 
 def bundled(folder, input_nc):
     """A model of random weights for images of 64 px, written as folder/m.safetensors."""
-    model = inverter(
+    model = model_of(
         "GradualStyleEncoder", stylegan2(64, shape=TINY), trunk="ir_se_small", input_nc=input_nc
     )
-    save_bundle(folder / "g.safetensors", model.generator, {}, half=False)
-    model.generator.sha256 = sha256_file(folder / "g.safetensors")
-    model.generator.source = "g.safetensors"
+    save_bundle(folder / "g.safetensors", model.G, {}, half=False)
+    model.G.sha256 = sha256_file(folder / "g.safetensors")
+    model.G.source = "g.safetensors"
     bundle.write(folder / "m.safetensors", model)
     return model
 
@@ -92,7 +92,7 @@ def test_codes_and_pictures_are_the_method_s(trained, folder, tmp_path, capsys):
         x = to_unit(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
         with torch.inference_mode():
             wp = method.encode(x)
-            x_hat = to_uint8(method.decode(wp, x.shape[-2:], "const", None))[0]
+            x_hat = to_uint8(method.model.render(wp, x.shape[-2:]))[0]
         torch.testing.assert_close(code, wp[0], rtol=0, atol=1e-5)
         saved = np.array(Image.open(tmp_path / "o/images" / name)).astype(int)
         assert np.abs(saved - x_hat.permute(1, 2, 0).numpy()).max() <= 1
@@ -151,7 +151,7 @@ def test_a_bundle_and_an_official_checkpoint(trained, folder, tmp_path, capsys):
     ok(capsys, checkpoint, folder, "--out", tmp_path / "a")
     ok(capsys, bundle, folder, "--out", tmp_path / "b")
     torch.testing.assert_close(result(tmp_path / "a")[0], result(tmp_path / "b")[0])
-    model = inverter("WEncoder", stylegan2(8))
+    model = model_of("WEncoder", stylegan2(8))
     official.write(tmp_path / "w.pt", model, "e4e")
     (tmp_path / "one").mkdir()
     picture(1, (256, 256)).save(tmp_path / "one/x.webp", lossless=True)
@@ -201,9 +201,9 @@ def test_refusals(trained, folder, tmp_path, capsys):
     refused(capsys, "which holds other files", checkpoint, folder, "--out", folder)
     assert not (tmp_path / "o").exists()
     bundled(tmp_path, input_nc=1)
-    assert ganinv.load(tmp_path / "m.safetensors").image_channels == 1
+    assert ganinv.load(tmp_path / "m.safetensors").task.channels == 1
     words = "an encoder of 1 channels for --task image"
-    refused(capsys, words, tmp_path / "m.safetensors", folder, *out)
+    refused(capsys, words, tmp_path / "m.safetensors", folder, *out, "--task", "image")
 
 
 def test_label_maps_and_several_outputs_of_each(tmp_path, capsys):

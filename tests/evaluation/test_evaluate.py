@@ -15,7 +15,7 @@ from evaluate import evaluate
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.evaluation.measure import Stopwatch
-from ganinv.evaluation.trained import load_trained
+from ganinv.evaluation.open import load_trained
 from tests.runs import ROOT, overrides, run, tiny_generator_file
 
 
@@ -105,7 +105,7 @@ def test_refusals(checkpoint, assets, tmp_path):
     refused("split=tset; expected one of train, val, test", given, "split=tset")
     refused("limit=0; expected a whole number", given, "limit=0")
     refused("no metric; expected at least one", given, "metric=[]")
-    refused("no checkpoint at /nowhere.ckpt", "checkpoint=/nowhere.ckpt", error=WeightsMissing)
+    refused("no file /nowhere.ckpt", "checkpoint=/nowhere.ckpt", error=WeightsMissing)
     if not torch.cuda.is_available():
         refused("device=cuda; expected a device of this machine", given, "device=cuda")
     junk = tmp_path / "junk.ckpt"
@@ -114,7 +114,7 @@ def test_refusals(checkpoint, assets, tmp_path):
     folder = tmp_path / "gan"
     run([*overrides("gan", *assets), f"run_dir={folder}", "trainer.max_kimg=0.004"])
     gan = f"checkpoint={folder / 'checkpoints/last.ckpt'}"
-    refused("made by GAN, which has no encoder.*python train.py", gan)
+    refused("trained by GAN, .*which has no encoder.*python train.py", gan)
 
 
 def test_the_first_batch_is_not_timed_unless_it_is_alone():

@@ -3,8 +3,9 @@
 import torch
 
 from ganinv.generator.stylegan2 import StyleGAN2Generator
+from ganinv.interop import task
 from ganinv.interop.encoder import ENCODERS
-from ganinv.interop.inverter import Inverter
+from ganinv.inversion.model import Model
 
 WIDE = {"z_dim": 512, "w_dim": 512, "mapping_layers": 8, "channel_base": 32768, "channel_max": 512}
 TINY = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 512, "channel_max": 8}
@@ -23,7 +24,7 @@ def stylegan2(resolution, *, shape=WIDE, clamp=None, c_dim=0):
     return generator
 
 
-def inverter(kind, generator, *, trunk="ir_se50", start=True, **changes):
+def model_of(kind, generator, *, trunk="ir_se50", start=True, **changes):
     """An encoder of this class with random weights."""
     size, channels = (256 if trunk == "ir_se50" else 64), (6 if kind.startswith("ReStyle") else 3)
     settings = {"num_ws": generator.num_ws, "w_dim": generator.w_dim, "input_size": size}
@@ -36,14 +37,20 @@ def inverter(kind, generator, *, trunk="ir_se50", start=True, **changes):
             value.normal_(0, 0.1)
         if name.endswith("running_var"):
             value.uniform_(0.5, 1.5)
-    return Inverter(
-        encoder=encoder, generator=generator, architecture=settings, start_from_w_avg=start
-    )
+    refines = kind.startswith("ReStyle")
+    return Model(
+        encoder=encoder,
+        generator=generator,
+        task=task.of_channels(settings["input_nc"] - (3 if refines else 0)),
+        start_from_w_avg=start,
+        refinements=5 if refines else 0,
+        architecture=settings,
+    ).freeze()
 
 
 def tiny(kind="Encoder4Editing", **changes):
     """64 px, a few thousand weights in the generator."""
-    return inverter(kind, stylegan2(64, shape=TINY), trunk="ir_se_small", **changes)
+    return model_of(kind, stylegan2(64, shape=TINY), trunk="ir_se_small", **changes)
 
 
 def shapes_only(kind, resolution, **changes):
@@ -52,4 +59,4 @@ def shapes_only(kind, resolution, **changes):
         generator = StyleGAN2Generator(
             c_dim=0, resolution=resolution, img_channels=3, conv_clamp=None, **WIDE
         )
-        return inverter(kind, generator, **changes)
+        return model_of(kind, generator, **changes)

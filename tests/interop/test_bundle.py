@@ -6,24 +6,26 @@ import pytest
 import torch
 
 import ganinv
-from ganinv.core.errors import WeightsError, WeightsMissing
+from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.core.safe.io import read_safetensors, sha256_file, write_safetensors
+from ganinv.evaluation.open import open_model
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.generator.importer.load import load_generator
 from ganinv.interop import bundle
 from ganinv.interop.encoder import ENCODERS, build_encoder, close_heads
-from tests.interop.models import TINY, inverter, stylegan2, tiny
+from ganinv.inversion.model import Model
+from ganinv.task.image import Image
+from tests.interop.models import TINY, model_of, stylegan2, tiny
 
 
 @pytest.fixture()
 def saved(tmp_path):
     """(model, its bundle, its generator's file)."""
     model = tiny()
-    model.config = {"method": {"seed": 3}}
     file = tmp_path / "g.safetensors"
-    save_bundle(file, model.generator, {}, half=False)
-    model.generator.source, model.generator.sha256 = str(file), sha256_file(file)
-    bundle.write(tmp_path / "m.safetensors", model)
+    save_bundle(file, model.G, {}, half=False)
+    model.G.source, model.G.sha256 = str(file), sha256_file(file)
+    bundle.write(tmp_path / "m.safetensors", model, {"method": {"seed": 3}})
     return model, tmp_path / "m.safetensors", file
 
 
@@ -32,19 +34,19 @@ def test_three_lines(saved):
     image = torch.rand(2, 3, 64, 64) * 2 - 1
     loaded = ganinv.load(path)
     wp = loaded.encode(image)
-    x_hat = loaded.decode(wp)
+    x_hat = loaded.render(wp)
     torch.testing.assert_close(wp, model.encode(image), rtol=0, atol=1e-5)
-    torch.testing.assert_close(x_hat, model.decode(wp), rtol=0, atol=1e-5)
+    torch.testing.assert_close(x_hat, model.render(wp), rtol=0, atol=1e-5)
     assert not wp.requires_grad and not loaded.training
     for key, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value), key
-    assert loaded.config == {"method": {"seed": 3}}
+    assert open_model(path).config == {"method": {"seed": 3}}
 
 
 def test_what_the_file_says(saved):
     model, path, file = saved
     tensors, metadata = read_safetensors(path)
-    assert set(tensors) == {f"encoder.{key}" for key in model.encoder.state_dict()}
+    assert set(tensors) == {f"encoder.{key}" for key in model.E.state_dict()}
     assert metadata["generator"]["sha256"] == sha256_file(file)
     assert metadata["image"] == {
         "channels": 3, "height": 64, "width": 64, "colour": "RGB", "range": [-1, 1],
@@ -63,12 +65,12 @@ def test_every_encoder(tmp_path, kind):
     if kind.startswith("DomainGuided"):
         settings = {"num_ws": 10, "w_dim": 16, "input_size": 64, "input_nc": 3}
         settings |= {"channel_base": 4, "channel_max": 16}
-        model = bundle.Inverter(
+        model = Model(
             encoder=ENCODERS[kind](**settings), generator=generator, architecture=settings,
-            start_from_w_avg=False,
-        )  # fmt: skip
+            task=Image(), start_from_w_avg=False,
+        ).freeze()  # fmt: skip
     else:
-        model = inverter(kind, generator, trunk="ir_se_small")
+        model = model_of(kind, generator, trunk="ir_se_small")
     bundle.write(tmp_path / "m.safetensors", model)
     image = torch.rand(2, 3, 64, 64) * 2 - 1
     loaded = ganinv.load(tmp_path / "m.safetensors")
@@ -79,11 +81,11 @@ def test_every_encoder(tmp_path, kind):
 def test_restyle_refines(saved):
     """Each step reads the image beside what the codes so far give."""
     model = tiny("ReStyleEncoder")
-    model.steps = 2
+    model.refinements = 2
     x = torch.rand(2, 3, 64, 64) * 2 - 1
-    wp = model.generator.w_avg.expand(2, 10, -1)
+    wp = model.G.w_avg.expand(2, 10, -1)
     for _ in range(2):
-        wp = wp + model.encoder(torch.cat([x, model.decode(wp)], dim=1))
+        wp = wp + model.E(torch.cat([x, model.render(wp)], dim=1))
     torch.testing.assert_close(model.encode(x), wp)
     with pytest.raises(ValueError, match=r"expected \[B,3,64,64\] in \[-1,1\]"):
         model.encode(torch.cat([x, x], dim=1))
@@ -92,10 +94,10 @@ def test_restyle_refines(saved):
 def test_closed_heads_say_what_the_stage_says():
     model = tiny()
     image = torch.rand(2, 3, 64, 64) * 2 - 1
-    at_stage = model.encoder(image, stage=3)
-    assert not torch.equal(model.encoder(image), at_stage)
-    close_heads(model.encoder, 3)
-    assert torch.equal(model.encoder(image), at_stage)
+    at_stage = model.E(image, stage=3)
+    assert not torch.equal(model.E(image), at_stage)
+    close_heads(model.E, 3)
+    assert torch.equal(model.E(image), at_stage)
 
 
 def test_the_generator_is_looked_for_beside_the_bundle(saved, tmp_path):
@@ -118,13 +120,15 @@ def test_the_generator_is_looked_for_beside_the_bundle(saved, tmp_path):
 
 def test_refusals(saved, tmp_path):
     model, path, file = saved
+    with pytest.raises(ConfigError, match="of 64 px., which has no encoder from images to W"):
+        ganinv.load(file)
     with pytest.raises(
         WeightsError, match="format='ganinv-generator'; expected format='ganinv-inv"
     ):
-        ganinv.load(file)
-    with pytest.raises(WeightsMissing, match="no weights file at"):
+        bundle.load(file)
+    with pytest.raises(WeightsMissing, match="no file .*gone.safetensors"):
         ganinv.load(tmp_path / "gone.safetensors")
-    model.generator.sha256 = None
+    model.G.sha256 = None
     with pytest.raises(WeightsError, match="a generator that came from no file"):
         bundle.write(tmp_path / "n.safetensors", model)
     tensors, metadata = read_safetensors(path)
@@ -143,6 +147,10 @@ def test_refusals(saved, tmp_path):
     changed("settings that make no", lambda t: t[encoder]["architecture"].update(input_nc=10**9))
     changed("settings that make no", lambda t: t[encoder]["architecture"].update(trunk="other"))
     changed("for other codes", lambda t: t[encoder]["architecture"].update(num_ws=4))
+    changed("with the task 'os.system' and", lambda t: t.update(task="os.system"))
+    changed("the task 'Segmentation'", lambda t: t["task"].update(kind="Segmentation"))
+    changed("of 3 channels for another task", lambda t: t["task"].update(kind="Sketch"))
+    changed("of 3 channels for another task", lambda t: t.update(refinements=5))
     changed("lacks 'generator'", lambda t: t.pop("generator"))
     changed("with no latlayer1.bias", lambda t: None, {"encoder.latlayer1.bias"})
 

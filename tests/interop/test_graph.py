@@ -10,14 +10,14 @@ from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.interop import graph
 from tests.generator.test_stylegan import TINY as STYLEGAN
 from tests.generator.test_stylegan3 import tiny as stylegan3
-from tests.interop.models import TINY, inverter, stylegan2, tiny
+from tests.interop.models import TINY, model_of, stylegan2, tiny
 
 BATCHES = (1, 2, 5)
 FACTS = {"image", "num_ws", "w_dim", "generator", "versions", "graph", "takes", "gives"}
 
 
 def small(kind, resolution=16):
-    return inverter(kind, stylegan2(resolution, shape=TINY), trunk="ir_se_small")
+    return model_of(kind, stylegan2(resolution, shape=TINY), trunk="ir_se_small")
 
 
 def images(count):

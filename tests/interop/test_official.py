@@ -12,7 +12,7 @@ from ganinv.core.errors import ConfigError, WeightsError
 from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.interop import imported, official
 from tests.golden_tools import GOLDEN, case
-from tests.interop.models import TINY, inverter, shapes_only, stylegan2, tiny
+from tests.interop.models import TINY, model_of, shapes_only, stylegan2, tiny
 
 DECODERS = {256: 135, 512: 153, 1024: 171}  # tensors of the generator, counted on the released code
 
@@ -87,7 +87,7 @@ def test_the_average_and_the_options():
 def test_the_file_names_nothing_but_tensors(tmp_path):
     """What torch 1.6 and `weights_only` can read: no class of anyone's."""
     path = tmp_path / "w.pt"
-    official.write(path, inverter("WEncoder", stylegan2(8)), "psp")
+    official.write(path, model_of("WEncoder", stylegan2(8)), "psp")
     with zipfile.ZipFile(path) as file:
         (name,) = [n for n in file.namelist() if n.endswith("data.pkl")]
         operations = list(pickletools.genops(file.read(name)))
@@ -135,13 +135,13 @@ def same(first, second):
 def test_round_trip(tmp_path, to, kind, start):
     """Export, import, export: the same bytes of every tensor; and the same reconstructions."""
     with torch.inference_mode(False):
-        mine = inverter(kind, stylegan2(8), start=start)
-    mine.steps = 2
+        mine = model_of(kind, stylegan2(8), start=start)
+    mine.refinements = 2 if mine.refinements else 0
     official.write(tmp_path / "a.pt", mine, to)
     first = torch.load(tmp_path / "a.pt", weights_only=True)
     back = imported.read(first)
     assert back.kind == kind and back.start_from_w_avg == start
-    assert not mine.refines or back.steps == 2
+    assert back.refinements == mine.refinements
     same(first, official.content(back, to))
     image = torch.rand(1, 3, 256, 256) * 2 - 1
     (wp, x_hat), (wp_back, x_back) = mine(image), back(image)
@@ -164,7 +164,7 @@ def test_golden_tensors_of_e4e_at_256(tmp_path):
     assert all(torch.equal(again[key], value) for key, value in state.items())
     with torch.inference_mode():
         assert encoder.error("codes", found.encode(encoder.input("image256"))) < 1e-5
-        assert decoder.error("image", found.decode(decoder.input("w_plus"))) < 1e-5
+        assert decoder.error("image", found.render(decoder.input("w_plus"))) < 1e-5
 
 
 # ------------------------------------------------------------------ refusals
@@ -205,7 +205,7 @@ def test_what_the_released_classes_cannot_build():
 
 def with_generator(generator):
     model = shapes_only("WEncoder", 8)
-    model.generator = generator
+    model.G = generator
     return model
 
 
@@ -239,7 +239,7 @@ def test_a_clamp_that_matters_is_refused_and_one_that_does_not_is_left_out():
 
 
 def small_file(kind="WEncoder", to="psp"):
-    return official.content(inverter(kind, stylegan2(8)), to)
+    return official.content(model_of(kind, stylegan2(8)), to)
 
 
 def test_older_files_and_other_averages():
@@ -249,9 +249,9 @@ def test_older_files_and_other_averages():
     file["opts"] = {"encoder_type": file["opts"]["encoder_type"]}
     for value in (average, average[None], average.repeat(4, 1)):
         found = imported.read(file | {"latent_avg": value})
-        assert torch.equal(found.generator.w_avg, average) and found.start_from_w_avg
+        assert torch.equal(found.G.w_avg, average) and found.start_from_w_avg
     estimated = imported.read({k: v for k, v in file.items() if k != "latent_avg"})
-    assert estimated.generator.w_avg.abs().sum() > 0
+    assert estimated.G.w_avg.abs().sum() > 0
     bare = dict(file["state_dict"])  # the names of the networks only
     assert imported.is_official(bare) and imported.read(bare).kind == "WEncoder"
     hyperstyle = file | {"opts": {"encoder_type": "WEncoder", "output_size": 8}}

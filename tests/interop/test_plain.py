@@ -11,7 +11,8 @@ from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.generator.stylegan3 import StyleGAN3Generator
 from ganinv.interop import imported, plain
 from ganinv.interop.encoder import ENCODERS
-from ganinv.interop.inverter import Inverter
+from ganinv.inversion.model import Model
+from ganinv.task.image import Image
 from tests.generator.test_stylegan3 import TINY as STYLEGAN3
 from tests.golden_tools import case
 from tests.interop.models import TINY, stylegan2, tiny
@@ -67,9 +68,10 @@ def idinvert_model():
     settings = {"num_ws": 6, "w_dim": 16, "input_size": 16, "input_nc": 3}
     settings |= {"channel_base": 4, "channel_max": 16}
     encoder = ENCODERS["DomainGuidedEncoder"](**settings)
-    return Inverter(
-        encoder=encoder, generator=generator, architecture=settings, start_from_w_avg=False
-    )
+    return Model(
+        encoder=encoder, generator=generator, task=Image(), architecture=settings,
+        start_from_w_avg=False,
+    ).freeze()  # fmt: skip
 
 
 def test_genforce_s_pair_comes_back(tmp_path):
@@ -107,12 +109,12 @@ def test_refusals(tmp_path):
     mixed = StyleGANGenerator(**FIRST | {"final_tanh": False})
     refused("layerwise=True, final_tanh=False; expected both", plain.write_genforce, mixed)
     model = tiny()
-    model.generator = first
+    model.G = first
     refused("an encoder of class Encoder4Editing", plain.write_genforce, model)
 
 
 def test_an_encoder_of_another_generator():
-    state = idinvert_model().encoder.state_dict()
+    state = idinvert_model().E.state_dict()
     other = StyleGANGenerator(**FIRST | {"resolution": 32})
     with pytest.raises(WeightsError, match="codes of 96 numbers; expected 128: 8 rows of 16"):
         imported.idinvert(state, other)

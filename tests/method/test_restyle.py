@@ -27,6 +27,8 @@ class Painter(nn.Module):
 class Difference(nn.Module):
     """E: a trained factor of the mean difference of image and reconstruction, for both rows."""
 
+    input_size = (8, 8)
+
     def __init__(self):
         super().__init__()
         self.rate = nn.Parameter(torch.tensor(0.3))

@@ -23,7 +23,7 @@ from ganinv.core.errors import (
     WeightsError,
     WeightsMissing,
 )
-from ganinv.evaluation.trained import load_trained
+from ganinv.evaluation.open import load_trained
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.method.psp import PSp
 from ganinv.run import checkpoint as checkpoint_io

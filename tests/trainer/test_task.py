@@ -10,7 +10,7 @@ from PIL import Image
 from evaluate import evaluate
 from ganinv.core.errors import ConfigError
 from ganinv.dataset import avatars
-from ganinv.evaluation.trained import load_trained
+from ganinv.evaluation.open import load_trained
 from ganinv.run.checkpoint import read_checkpoint
 from tests.runs import ROOT, differences, overrides, run
 

@@ -1,0 +1,213 @@
+"""Any file that holds a model -> the model, frozen, and where it is from; told apart by content.
+
+    training checkpoint (.ckpt)           of a method with an encoder; or of `method=gan`, its G_ema
+    bundle (.safetensors)                 written by `ganinv export --to safetensors`, `ganinv import`
+    checkpoint of pSp, e4e, ReStyle       encoder and generator in one file
+    encoder of IDInvert                   with its generator in a file of its own
+    generator                             whatever `generator.weights` takes: no encoder
+
+`evaluate.py`, `ganinv invert`, `ganinv export` and `ganinv.load` all open files here.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ganinv.config.build import build_method
+from ganinv.config.instantiate import instantiate
+from ganinv.core.errors import ConfigError, WeightsMissing, explain
+from ganinv.core.safe.io import load_tensors, read_safetensors, sha256_file
+from ganinv.generator.importer.bundle import AnyGenerator
+from ganinv.generator.importer.load import load_generator
+from ganinv.generator.importer.nvidia import is_pickle
+from ganinv.interop import bundle, imported
+from ganinv.interop.encoder import ENCODERS, close_heads
+from ganinv.inversion.model import Model
+from ganinv.method.base import Method
+from ganinv.method.gan import GAN
+from ganinv.method.inverting import EncoderMethod
+from ganinv.run.checkpoint import read_checkpoint
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a file holds, on the CPU, frozen."""
+
+    path: Path
+    network: Model | AnyGenerator
+    kind: str  # who made it: a method's class, "bundle", "released code" or a generator's class
+    words: str  # a sentence on what it is
+    config: dict[str, Any] = field(default_factory=dict)  # of the training run, where there is one
+    images_seen: int | None = None  # by that run
+
+    @property
+    def generator(self) -> AnyGenerator:
+        """G, with `source` and `sha256`."""
+        return self.network.G if isinstance(self.network, Model) else self.network
+
+    @property
+    def model(self) -> Model:
+        """E + G.
+
+        Raises:
+            ConfigError: a generator without an encoder.
+        """
+        if not isinstance(self.network, Model):
+            raise ConfigError(
+                explain(f"{self.path} ({self.words}), which has no encoder from images to W+",
+                        "a model with an encoder",
+                        "pass the checkpoint of one, or train one on this generator: "
+                        "python train.py")
+            )  # fmt: skip
+        return self.network
+
+
+def open_model(
+    path: str | os.PathLike[str], generator: str | os.PathLike[str] | None = None
+) -> Opened:
+    """Open a file.
+
+    Args:
+        path: see the table above.
+        generator: the generator's file, where it has moved; of IDInvert's encoder, always.
+
+    Raises:
+        WeightsMissing, WeightsError: unreadable, or a generator that is missing or another one.
+        ConfigError: a checkpoint of a method with neither an encoder nor a generator.
+    """
+    path, weights = Path(path), None if generator is None else str(generator)
+    if not path.is_file():
+        raise WeightsMissing(
+            explain(f"no file {path}", "a checkpoint, a bundle or a generator", "check the path")
+        )
+    if path.suffix == ".safetensors":
+        return _safetensors(path, weights)
+    if is_pickle(path):
+        return _generator(path)
+    content = load_tensors(path)
+    if isinstance(content, dict) and "ganinv" in content:
+        return _of_training(load_trained(path, "cpu", weights), path)
+    if imported.is_official(content):
+        model = imported.read(content)
+        model.G.source, model.G.sha256 = str(path), sha256_file(path)
+        words = f"{model.kind} with its generator, from a checkpoint of released code"
+        return Opened(path, model, "released code", words)
+    if imported.is_idinvert(content):
+        if weights is None:
+            raise ConfigError(
+                explain(f"{path}, an encoder of IDInvert", "its generator beside it",
+                        "add --generator FILE (evaluate.py: generator_weights=FILE), the "
+                        "*_generator.pth of the same name")
+            )  # fmt: skip
+        frozen = load_generator(weights=weights, resolution=None, kind=None, origin=None)
+        words = "an encoder of IDInvert with its generator"
+        return Opened(path, imported.idinvert(content, frozen), "released code", words)
+    return _generator(path)
+
+
+def _safetensors(path: Path, weights: str | None) -> Opened:
+    _, metadata = read_safetensors(path)
+    if metadata.get("format") != bundle.FORMAT:
+        return _generator(path)
+    model, config = bundle.load(path, weights)
+    return Opened(path, model, "bundle", f"{model.kind}, a bundle", config)
+
+
+def _generator(path: Path) -> Opened:
+    generator = load_generator(weights=str(path), resolution=None, kind=None, origin=None)
+    kind = type(generator).__name__
+    return Opened(path, generator, kind, f"{kind} of {generator.resolution} px")
+
+
+def _of_training(trained: Trained, path: Path) -> Opened:
+    """A training run's encoder with its generator, or the generator that it trained."""
+    method, words = trained.method, f"after {trained.images_seen / 1000:g} kimg"
+    config: Any = OmegaConf.to_container(trained.cfg, resolve=True)
+    name = type(method).__name__
+    if isinstance(method, GAN):
+        average = method.G_ema.eval().requires_grad_(False)
+        average.source, average.sha256 = str(path), sha256_file(path)
+        words = f"StyleGAN2 of {average.resolution} px trained by GAN, {words}"
+        return Opened(path, average, name, words, config, trained.images_seen)
+    node = dict(config.get("encoder") or {})
+    kind = str(node.pop("_target_", "")).rpartition(".")[2]
+    if not isinstance(method, EncoderMethod) or not method.inverts or kind not in ENCODERS:
+        raise ConfigError(
+            explain(f"{path}, made by {name} with encoder {kind or 'none'}",
+                    f"an encoder of class {', '.join(ENCODERS)}",
+                    "pass the checkpoint of such a method")
+        )  # fmt: skip
+    model = method.model
+    model.architecture = node | {"num_ws": model.num_ws, "w_dim": model.w_dim}
+    if "trunk_weights" in model.architecture:
+        model.architecture["trunk_weights"] = None
+    stage, last = getattr(method, "stage", None), getattr(method.E, "last_stage", None)
+    if stage is not None and last is not None and stage < last:
+        close_heads(method.E, stage)
+        words += f", rows above {stage} still equal to w"
+    model.freeze().to(memory_format=torch.contiguous_format)
+    words = f"{kind} trained by {name}, {words}"
+    return Opened(path, model, name, words, config, trained.images_seen)
+
+
+# ------------------------------------------------------------------ training checkpoints
+
+
+@dataclass
+class Trained:
+    """The method of a training checkpoint."""
+
+    cfg: DictConfig  # resolved config of the training run
+    method: Method  # in eval mode, on the asked device
+    images_seen: int
+    provenance: dict[str, Any]  # generator_source, generator_sha256, version
+
+
+def load_trained(
+    path: str | os.PathLike[str], device: str = "cpu", generator_weights: str | None = None
+) -> Trained:
+    """Rebuild the method of a checkpoint: its config, its generator and its trained weights; the
+    losses, which only training needs, are left out.
+
+    Args:
+        path: the checkpoint.
+        device: where the method goes.
+        generator_weights: the generator's file, where it is no longer at the path of the config.
+
+    Raises:
+        WeightsMissing: the checkpoint, or a weights file its config names, is not there.
+        WeightsError: unreadable, of another kind, or trained on another generator.
+    """
+    checkpoint = read_checkpoint(path)
+    cfg = OmegaConf.create(checkpoint["ganinv"]["config"])
+    assert isinstance(cfg, DictConfig)
+    if generator_weights is not None:
+        cfg.generator.weights = str(generator_weights)
+    with _without_start():
+        method = build_method(cfg, instantiate(cfg.generator), training=False)
+    method.on_load_checkpoint(checkpoint)
+    method.load_state_dict(checkpoint["state_dict"], strict=False)
+    method.eval().requires_grad_(False).to(device)
+    provenance = {k: v for k, v in checkpoint["ganinv"].items() if k != "config"}
+    return Trained(cfg, method, checkpoint["images_seen"], provenance)
+
+
+@contextmanager
+def _without_start() -> Iterator[None]:
+    """What networks would have started from is of no interest: the checkpoint fills them."""
+    log = logging.getLogger("ganinv.backbone")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
