@@ -1,7 +1,7 @@
 """Where images come from before they are shards: a folder, a zip file, an LSUN database.
 
 A source lists its images (name and a mark that changes with the content, as far as it can be had
-without reading) and reads one by name. Sources travel to other processes; each opens its own files.
+without reading) and reads one by name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lmdb
 import numpy as np
@@ -108,7 +108,16 @@ class Lmdb:
             return bytes(transaction.get(name.encode("latin-1")))
 
 
-Source = Folder | Zip | Lmdb
+class Source(Protocol):
+    """Images by name. A source travels to other processes; each opens its own files."""
+
+    def items(self) -> list[tuple[str, str]]:
+        """(name, mark) of each image; the mark changes with the content, as far as it is known."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one image file."""
+        ...
 
 
 def open_source(path: Path) -> Source:
