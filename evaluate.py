@@ -43,7 +43,7 @@ def evaluate(cfg: DictConfig) -> None:
     data.prepare_data()
     model.to(device, memory_format=torch.channels_last)
     inversions = {name: instantiate(part, model=model) for name, part in cfg.inversion.items()}
-    metrics = [instantiate(part, _convert_="all").to(device) for part in cfg.metric.values()]
+    metrics = [instantiate(part).to(device) for part in cfg.metric.values()]
     result = measure(
         model,
         data.eval_dataloader(cfg.split),

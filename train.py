@@ -31,7 +31,7 @@ def train(cfg: DictConfig) -> int:
     run = open_run(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     generator = instantiate(cfg.generator)
-    data = build_data(cfg.dataset, cfg.task)
+    data = build_data(cfg, instantiate(cfg.task))
     check(generator, data)
     method = build_method(cfg, generator)
     if run.resume is not None:

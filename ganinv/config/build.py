@@ -1,4 +1,8 @@
-"""From a composed config to the parts it names: data, task, networks, losses, method."""
+"""From a config to the parts it names: data, task, networks, losses, method.
+
+A config is either what the user composed (Hydra builds it; a yaml of the user's own may name any
+class) or what a file holds (`StoredConfig`: ganinv's own constructors alone, `stored.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,28 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganinv import __version__
 from ganinv.config.instantiate import instantiate
-from ganinv.core.errors import ConfigError, explain
+from ganinv.config.stored import StoredConfig, build_stored
+from ganinv.core.errors import ConfigError, WeightsError, explain
 from ganinv.loss.term import Terms
 from ganinv.method.base import Method
+from ganinv.task.image import Image
 from ganinv.task.task import Task
 
+Config = DictConfig | StoredConfig
 
-def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool = True) -> Method:
+
+def build_part(cfg: Config, group: str, **parts: Any) -> Any:
+    """The part of a group, `parts` added to its arguments; `_partial_=True` gives a factory.
+
+    Raises:
+        WeightsError: a file's config names something else than ganinv's own.
+    """
+    if isinstance(cfg, StoredConfig):
+        return build_stored(group, cfg.get(group), cfg.source, **parts)
+    return instantiate(cfg[group], **parts)
+
+
+def build_method(cfg: Config, generator: torch.nn.Module, *, training: bool = True) -> Method:
     """The method of the config around a generator, with the parts that the config names: `encoder`,
     `loss` and `discriminator` are absent from the config of a method that has none.
 
@@ -27,32 +46,37 @@ def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool 
         training: False leaves out the losses, and with them the weights that only they need, and
             what the networks would start from.
     """
-    parts: dict[str, Any] = {"generator": generator, "optimizer": instantiate(cfg.optimizer)}
+    parts: dict[str, Any] = {"generator": generator, "optimizer": build_part(cfg, "optimizer")}
     if "encoder" in cfg:
-        encoder = instantiate(cfg.encoder, _partial_=True, _convert_="all")
+        encoder = build_part(cfg, "encoder", _partial_=True)
         if not training and "trunk_weights" in encoder.keywords:
             encoder = partial(encoder, trunk_weights=None)
         known = {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
         wanted = inspect.signature(encoder.func).parameters
         parts["encoder"] = encoder(**{k: v for k, v in known.items() if k in wanted})
-        parts["task"] = instantiate(cfg.task)
-    elif not cfg.task._target_.endswith(".Image"):
+        parts["task"] = build_part(cfg, "task")
+    elif type(task := build_part(cfg, "task")) is not Image:
         raise ConfigError(
-            explain(f"task={cfg.task._target_} with a method that has no encoder", "task=image",
-                    "leave task out")
+            explain(f"the task {type(task).__name__} with a method that has no encoder",
+                    "task=image", "leave task out")
         )  # fmt: skip
     if "loss" in cfg:
-        parts["loss"] = Terms(instantiate(cfg.loss, _convert_="all") if training else {})
+        parts["loss"] = Terms(build_part(cfg, "loss") if training else {})
         if training:
             parts["loss"].check_any_term()
     if "discriminator" in cfg:
-        parts["discriminator"] = instantiate(cfg.discriminator, _convert_="all")
-    make_method = instantiate(cfg.method, _partial_=True, _convert_="all")
+        parts["discriminator"] = build_part(cfg, "discriminator")
+    make_method = build_part(cfg, "method", _partial_=True)
     if "task" in parts:
-        _check_channels(cfg, parts["task"].channels + make_method.func.extra_input_channels)
-    method: Method = make_method(**parts)
+        _check_channels(cfg, parts["task"], make_method.func.extra_input_channels)
+    try:
+        method: Method = make_method(**parts)
+    except TypeError as error:
+        if not isinstance(cfg, StoredConfig):
+            raise
+        raise WeightsError(f"{cfg.source}, whose config makes no method: {error}") from error
     method.provenance = {
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        "config": plain(cfg),
         "version": __version__,
         "generator_source": getattr(generator, "source", None),
         "generator_sha256": getattr(generator, "sha256", None),
@@ -60,26 +84,34 @@ def build_method(cfg: DictConfig, generator: torch.nn.Module, *, training: bool 
     return method
 
 
-def build_data(dataset: DictConfig, task: DictConfig | Task, **options: Any) -> Any:
-    """The data module of a config's dataset, which also reads what its task reads beside images.
+def build_data(cfg: Config, task: Task, **options: Any) -> Any:
+    """The data module of a config's dataset, which also reads what a task reads beside images.
 
     Args:
-        dataset: the config's dataset.
-        task: the config's task, or one that is built already.
+        cfg: the config whose dataset it is.
+        task: what the encoder reads.
         options: what to set otherwise.
     """
-    wanted = task if isinstance(task, Task) else instantiate(task)
-    if wanted.reads is None:
-        return instantiate(dataset, **options)
-    return instantiate(dataset, source=wanted.reads, classes=wanted.channels, **options)
+    if task.reads is not None:
+        options |= {"source": task.reads, "classes": task.channels}
+    return build_part(cfg, "dataset", **options)
 
 
-def _check_channels(cfg: DictConfig, wanted: int) -> None:
-    given = cfg.encoder.input_nc
+def plain(cfg: Config) -> dict[str, Any]:
+    """The whole config as plain data: of a composed one, with all interpolations resolved."""
+    if isinstance(cfg, StoredConfig):
+        return dict(cfg)
+    container = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _check_channels(cfg: Config, task: Task, more: int) -> None:
+    given, wanted = cfg["encoder"]["input_nc"], task.channels + more
     if given != wanted:
         raise ConfigError(
             explain(
-                f"encoder.input_nc={given} with the task {cfg.task._target_.rsplit('.', 1)[-1]}",
+                f"encoder.input_nc={given} with the task {type(task).__name__}",
                 f"{wanted}, what the encoder is given to read",
                 f"set encoder.input_nc={wanted}",
             )

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganinv import __version__
+from ganinv.config.stored import StoredConfig
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.core.interface import Batch, Inversion, Target
@@ -57,28 +58,29 @@ def refuse(cfg: DictConfig) -> None:
         )
 
 
-def dataset_of(cfg: DictConfig, opened: Opened) -> DictConfig:
-    """The asked dataset, or the one of the training run.
+def dataset_of(cfg: DictConfig, opened: Opened) -> DictConfig | StoredConfig:
+    """The config that names the dataset: what was typed or, where it has none, the training run's.
 
     Raises:
-        ConfigError: neither is there.
+        ConfigError: neither has one.
+        WeightsError: the file's is no config.
     """
-    found = cfg.get("dataset") or opened.config.get("dataset")
-    if found is None:
+    if cfg.get("dataset"):
+        return cfg
+    if not opened.config.get("dataset"):
         _refuse(
             f"checkpoint={cfg.checkpoint} ({opened.words}), which names no dataset",
             "dataset=NAME, of images as its encoder reads them",
             "add e.g. dataset=ffhq256 to the command",
         )
-    node = OmegaConf.create(found) if isinstance(found, dict) else found
-    assert isinstance(node, DictConfig)
-    return node
+    return StoredConfig(opened.config, opened.path)
 
 
 def seed_of(cfg: DictConfig, opened: Opened) -> int:
     """The seed of the training run, whose synthetic images are then the same; else evaluate's."""
-    trained = opened.config.get("method") or {}
-    return int(trained.get("seed", cfg.seed))
+    trained = opened.config.get("method")
+    seed = trained.get("seed") if isinstance(trained, dict) else None
+    return seed if type(seed) is int else int(cfg.seed)
 
 
 def check_input_size(model: Model, image_size: Sequence[int]) -> None:
@@ -257,7 +259,7 @@ def _means(per_image: list[dict[str, float]]) -> dict[str, float]:
 
 def facts_of(cfg: DictConfig, opened: Opened, device: torch.device) -> dict[str, Any]:
     """What the report says about what was evaluated."""
-    data = dataset_of(cfg, opened)
+    data = dataset_of(cfg, opened)["dataset"]
     return {
         "checkpoint": str(cfg.checkpoint),
         "method": opened.kind,

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from ganinv.config.build import build_method
-from ganinv.config.instantiate import instantiate
+from ganinv.config.build import build_method, build_part
+from ganinv.config.stored import StoredConfig, check_networks, stored_generator
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.core.safe.io import load_tensors, read_safetensors, sha256_file
 from ganinv.generator.importer.bundle import AnyGenerator
@@ -131,7 +130,7 @@ def _generator(path: Path) -> Opened:
 def _of_training(trained: Trained, path: Path) -> Opened:
     """A training run's encoder with its generator, or the generator that it trained."""
     method, words = trained.method, f"after {trained.images_seen / 1000:g} kimg"
-    config: Any = OmegaConf.to_container(trained.cfg, resolve=True)
+    config = dict(trained.cfg)
     name = type(method).__name__
     if isinstance(method, GAN):
         average = method.G_ema.eval().requires_grad_(False)
@@ -166,7 +165,7 @@ def _of_training(trained: Trained, path: Path) -> Opened:
 class Trained:
     """The method of a training checkpoint."""
 
-    cfg: DictConfig  # resolved config of the training run
+    cfg: StoredConfig  # of the training run, as the file has it: plain data, checked
     method: Method  # in eval mode, on the asked device
     images_seen: int
     provenance: dict[str, Any]  # generator_source, generator_sha256, version
@@ -188,16 +187,17 @@ def load_trained(
         WeightsError: unreadable, of another kind, or trained on another generator.
     """
     checkpoint = read_checkpoint(path)
-    cfg = OmegaConf.create(checkpoint["ganinv"]["config"])
-    assert isinstance(cfg, DictConfig)
-    if generator_weights is not None:
-        cfg.generator.weights = str(generator_weights)
+    provenance = StoredConfig(checkpoint["ganinv"], path)
+    cfg = StoredConfig(provenance.pop("config", None), path)
+    if generator_weights is not None and stored_generator(cfg):
+        cfg["generator"]["weights"] = str(generator_weights)
     with _without_start():
-        method = build_method(cfg, instantiate(cfg.generator), training=False)
+        frozen = build_part(cfg, "generator") if stored_generator(cfg) else None
+        check_networks(cfg, frozen, checkpoint["state_dict"])
+        method = build_method(cfg, frozen or build_part(cfg, "generator"), training=False)
     method.on_load_checkpoint(checkpoint)
     method.load_state_dict(checkpoint["state_dict"], strict=False)
     method.eval().requires_grad_(False).to(device)
-    provenance = {k: v for k, v in checkpoint["ganinv"].items() if k != "config"}
     return Trained(cfg, method, checkpoint["images_seen"], provenance)
 
 

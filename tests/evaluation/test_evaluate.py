@@ -12,6 +12,7 @@ from omegaconf import open_dict
 from PIL import Image
 
 from evaluate import evaluate
+from ganinv.config.build import build_part
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.evaluation.measure import Stopwatch
@@ -60,9 +61,7 @@ def test_the_numbers_are_those_of_the_reconstructions(checkpoint, capsys):
 
 
 def _data(trained, checkpoint):
-    from hydra.utils import instantiate
-
-    data = instantiate(trained.cfg.dataset)
+    data = build_part(trained.cfg, "dataset")
     data.prepare_data()
     return data
 
