@@ -118,3 +118,5 @@ RANGES: dict[str, Range] = {
     "n_sma_threshold": FACTOR,
     "weight_decay": FACTOR,
 }
+
+LENGTHS = {"image_size": 2, "input_size": 2, "betas": 2, "region": 4, "regions": 4}  # of lists

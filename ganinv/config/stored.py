@@ -200,7 +200,7 @@ def check_networks(
         try:
             with torch.device("meta"):
                 own = network(**{k: v for k, v in sizes.items() if k in wanted}).state_dict()
-        except (*USER_ERRORS, ArithmeticError, RuntimeError, TypeError) as error:
+        except (*USER_ERRORS, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
             _refuse(cfg.source, f"{group} with settings that make no network ({error})", "others")
         prefix = f"{letter}."
         held = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ganinv.config.ranges import RANGES
+from ganinv.config.ranges import LENGTHS, RANGES
 
 LONGEST_TEXT, LONGEST_LIST = 4096, 256
 PLAIN = (bool, int, float, str, type(None))
@@ -128,8 +128,9 @@ def _list_fault(key: str, value: Any, inner: tuple[Any, ...], *, fixed: bool) ->
         return "a list"
     if len(value) > LONGEST_LIST:
         return f"a list of at most {LONGEST_LIST}"
-    if fixed and len(value) != len(inner):
-        return f"a list of {len(inner)}"
+    length = len(inner) if fixed else LENGTHS.get(key, len(value))
+    if len(value) != length:
+        return f"a list of {length}"
     kinds = inner if fixed else (inner[0],) * len(value)
     faults = [fault_of(key, item, kind) for item, kind in zip(value, kinds, strict=True)]
     found = next((fault for fault in faults if fault is not None), None)
