@@ -81,25 +81,41 @@ def detector_with_align(args: argparse.Namespace) -> Detector | None:
     return None
 
 
+def align_settings(source: Source) -> dict[str, Any] | None:
+    """How a source's faces were found; None of a source that is not aligned."""
+    from ganinv.dataset.faces import Aligned
+
+    return source.settings if isinstance(source, Aligned) else None
+
+
 def _options(names: list[str]) -> str:
     return " and ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
-def aligned(source: Source, detector: Detector | None, size: tuple[int, int]) -> Source:
+def aligned(
+    source: Source, detector: Detector | None, size: tuple[int, int], reads: str | None = None
+) -> Source:
     """The source as it is or, with a detector, its photos' largest faces, cropped.
 
     Args:
         source: what the command was given.
         detector: of `detector_with_align`.
         size: (H, W) in px that the command wants; the crop is a square of the longer side.
+        reads: the task's, see `Task.reads`.
 
     Raises:
+        ConfigError: drawings or maps of classes to be aligned.
         DataError: a file of points that knows none of the photos.
     """
     from ganinv.dataset.faces import Aligned, LandmarksFile
 
     if detector is None:
         return source
+    if reads in ("grey", "labels"):
+        raise ConfigError(
+            explain(f"--align with a task that reads {reads}", "photos", "leave --align out, and "
+                    "give drawings and maps that belong to aligned faces")
+        )  # fmt: skip
     if isinstance(detector, LandmarksFile):
         detector.check_names([name for name, _ in source.items()])
     return Aligned(source, detector, max(size))

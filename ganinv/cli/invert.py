@@ -24,21 +24,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganinv.cli._align_options import add_align, align_settings, aligned, detector_with_align
 from ganinv.cli._inputs import TASKS, read, rows_of, targets, task_of
 from ganinv.core.errors import ConfigError, DataError, explain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ganinv.dataset.source import Source
     from ganinv.inversion.model import Model
 
 EXAMPLES = """examples:
   ganinv invert runs/NAME/checkpoints/best.ckpt photos --out inverted
   ganinv invert e4e_ffhq_encode.pt aligned --out inverted --batch-size 16 --processes 2
+  ganinv invert e4e_ffhq_encode.pt holiday.zip --align --out inverted
   ganinv invert runs/NAME/checkpoints/best.ckpt masks --out faces --outputs 5 --mix-layers 8-17
 
 Images are turned upright, cropped to the encoder's aspect and resized, as ganinv shard does. Faces
-must be aligned as the encoder's training images were.
+must be aligned as the encoder's training images were: --align crops photos as FFHQ's were.
 """
 LISTED = 10  # failures printed; invert.json has all
 
@@ -76,6 +79,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--mix-alpha", type=float, default=1.0, help="how far, default 1: entirely")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn, default 0")
     parser.add_argument("--generator", type=Path, metavar="FILE", help="where it has moved")
+    add_align(parser)
     parser.set_defaults(run=run)
 
 
@@ -85,7 +89,7 @@ class Job:
 
     checkpoint: Path
     generator: Path | None
-    folder: Path
+    source: Source
     out: Path
     names: list[str]
     batch_size: int
@@ -120,22 +124,24 @@ class Job:
 def run(args: argparse.Namespace) -> int:
     """Invert."""
     _check(args)
+    detector = detector_with_align(args)
     from ganinv.dataset.source import open_source
     from ganinv.evaluation.open import open_model
 
-    items = open_source(args.folder).items()
-    if not items:
+    source = open_source(args.folder)
+    if not source.items():
         raise DataError(
             explain(f"{args.folder} holds no images", "png, jpg, webp, bmp, tiff or ppm files",
                     "check the path")
         )  # fmt: skip
     opened = open_model(args.checkpoint, args.generator)
     model = opened.model
-    task_of(model, args.task)
+    source = aligned(source, detector, model.input_size, task_of(model, args.task).reads)
+    items = source.items()
     job = Job(
         checkpoint=args.checkpoint,
         generator=args.generator,
-        folder=args.folder,
+        source=source,
         out=args.out,
         names=[name for name, _ in items],
         batch_size=args.batch_size,
@@ -197,6 +203,7 @@ def _settings(job: Job, items: list[tuple[str, str]], model: Model) -> dict[str,
         "images_sha256": hashlib.sha256(repr(items).encode()).hexdigest(),
         "batch_size": job.batch_size,
         "fit": job.fit,
+        "align": align_settings(job.source),
         "size": list(model.input_size),
         "num_ws": model.num_ws,
         "w_dim": model.w_dim,
@@ -239,10 +246,9 @@ class Worker:
     def __init__(self, job: Job, model: Model | None, number: int) -> None:
         import torch
 
-        from ganinv.dataset.source import open_source
         from ganinv.evaluation.open import open_model
 
-        self.job, self.source = job, open_source(job.folder)
+        self.job, self.source = job, job.source
         self.targets = targets(job.names)
         if model is None:
             model = open_model(job.checkpoint, job.generator).model

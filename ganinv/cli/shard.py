@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganinv.cli._align_options import add_align, align_settings, aligned, detector_with_align
 from ganinv.core.errors import ConfigError, DataError, explain
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   ganinv shard ffhq.zip --out data/ffhq256 --size 256 --val 1000 --test 1000
   ganinv shard celeba_hq_test/ --out data/celebahq256 --size 256 --split test
+  ganinv shard holiday.zip --align --out data/faces256 --size 256 --val 50
   ganinv shard lsun/cars --out data/cars --size 192x256 --format webp
   ganinv shard faces/ --source masks/ --kind labels --out data/masks256 --size 256 --test 1000
 
@@ -77,6 +79,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses what is held out, default 0")
     parser.add_argument("--processes", type=int, metavar="N", help="default: all cores")
+    add_align(parser)
     parser.set_defaults(run=run)
 
 
@@ -84,11 +87,12 @@ def run(args: argparse.Namespace) -> int:
     """Write the sets."""
     size = _size(args.size)
     _check(args)
+    detector = detector_with_align(args)
     from ganinv.dataset.index import read_index
     from ganinv.dataset.shard import cores, write_set
     from ganinv.dataset.source import open_source
 
-    source = open_source(args.source)
+    source = aligned(open_source(args.source), detector, size)
     items = source.items()
     if not items:
         raise DataError(
@@ -173,6 +177,11 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigError(explain(f"--{option} {value}", "at least 1", "raise it"))
     if (args.beside is None) != (args.kind is None):
         raise ConfigError(explain("--source or --kind alone", "both, or none", "add the other one"))
+    if args.align and args.beside is not None:
+        raise ConfigError(
+            explain("--align with --source", "one of them: a pair must stay in place",
+                    "align neither, or both, with ganinv align --landmarks")
+        )  # fmt: skip
     for name in ("val", "test"):
         count = getattr(args, name)
         if count < 0 or (count and args.split == name):
@@ -232,6 +241,8 @@ def _plans(
     if beside is not None:
         paired = args.kind, args.format if args.kind == "rgb" else "png"
         parameters |= {"sources_sha256": beside.sha256, "kind": args.kind}
+    if (align := align_settings(source)) is not None:
+        parameters["align"] = align
     origin = {
         "source": str(args.source),
         "command": shlex.join(["ganinv", *args.arguments]),

@@ -176,8 +176,8 @@ class LandmarksFile:
         rows = _csv_rows(path) if is_csv else _json_rows(path)
         self.points: dict[str, list[np.ndarray]] = {}
         try:
-            for name, points in rows:
-                self.points.setdefault(name, []).append(_points(name, points))
+            for name, faces in rows:
+                self.points.setdefault(name, []).extend(_points(name, face) for face in faces)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, csv.Error) as error:
             what = "nested without end" if isinstance(error, RecursionError) else str(error)[:200]
             raise DataError(
@@ -229,14 +229,13 @@ def _points(name: str, points: Any) -> np.ndarray:
     return found
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _json_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict):
         raise ValueError("not an object of names")
     if isinstance(content.get("images"), list) and "settings" in content:
         for record in content["images"]:
-            for face in record["faces"]:
-                yield str(record["source"]), face["landmarks"]
+            yield str(record["source"]), [face["landmarks"] for face in record["faces"]]
         return
     for name, value in content.items():
         if not isinstance(value, list):
@@ -244,10 +243,10 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
         several = all(
             isinstance(face, list) and isinstance(face[0], list) for face in value if face
         )
-        yield from ((name, face) for face in (value if several else [value]))
+        yield name, value if several else [value]
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _csv_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         for number, row in enumerate(csv.reader(file), 1):
             if not row:
@@ -260,7 +259,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 raise ValueError(f"line {number} has something else than numbers") from None
             if len(values) not in (136, 10):
                 raise ValueError(f"line {number} has {len(values)} numbers instead of 136 or 10")
-            yield row[0], np.reshape(values, (-1, 2))
+            yield row[0], [np.reshape(values, (-1, 2))]
 
 
 # ------------------------------------------------------------------ photos
@@ -319,9 +318,14 @@ class Aligned:
     def __init__(self, source: Source, detector: Detector, size: int) -> None:
         self.source, self.detector, self.size = source, detector, size
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How faces are found; the files of a set say so."""
+        return self.detector.settings
+
     def items(self) -> list[tuple[str, str]]:
         """(name, mark) of each photo; the mark changes with the photo and how it is aligned."""
-        how = json.dumps([self.size, self.detector.settings], sort_keys=True)
+        how = json.dumps([self.size, self.settings], sort_keys=True)
         return [(name, f"{mark} {how}") for name, mark in self.source.items()]
 
     def read(self, name: str) -> bytes:

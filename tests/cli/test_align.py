@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +18,8 @@ from skimage.data import astronaut, coffee
 import ganinv.cli.align
 from ganinv.cli._align_batch import Job
 from ganinv.cli.main import main
+from ganinv.dataset.index import Reader, read_index
+from tests.cli.test_invert import bundled, result
 
 FIVE = [[204, 102], [247, 103], [224, 126], [204, 139], [246, 141]]  # astronaut, read off by eye
 
@@ -296,6 +299,60 @@ def test_two_at_once(photos: Path, aligned: tuple[Path, str], tmp_path: Path, mo
     monkeypatch.setattr(ganinv.cli.align, "align_batch", meanwhile)
     assert main(command) == 130 and codes == [1]
     assert "which another ganinv align is writing" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ --align elsewhere
+
+
+def test_shard_align_takes_the_largest_faces(
+    photos: Path, aligned: tuple[Path, str], tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "set"
+    command = ["shard", str(photos), "--out", str(out), "--size", "64", "--format", "png"]
+    points = ["--landmarks", str(aligned[0] / "align.json")]
+    assert main([*command, "--align", *points]) == 0
+    said = capsys.readouterr().out
+    assert "could not be taken: 2" in said and "coffee.png: no face found" in said
+    reader = Reader(read_index(out / "train"), open_files=1)
+    got = {reader.json(i)["source"]: reader.image(i)[1] for i in range(len(reader.index))}
+    crops = {"plain.png": "plain", "grey.png": "grey", "sideways.jpg": "sideways",
+             "sub/print.jpg": "sub/print", "two.png": "two-0"}  # fmt: skip
+    assert got.keys() == crops.keys()
+    for name, crop in crops.items():
+        with Image.open(aligned[0] / "images" / f"{crop}.png") as picture:
+            assert (got[name].permute(1, 2, 0).numpy() == np.asarray(picture)).all()
+    assert reader.index.raw["parameters"]["align"]["detector"] == "file"
+    assert main([*command, "--align", *points]) == 0  # found done
+    assert main(command) == 1
+    assert "a set written with align=" in capsys.readouterr().err
+    assert main([*command, *points]) == 1
+    assert "--landmarks without --align" in capsys.readouterr().err
+    sources = ["--source", str(photos), "--kind", "grey"]
+    assert main([*command[:3], str(tmp_path / "b"), "--size", "64", "--align", *sources]) == 1
+    assert "--align with --source; expected one of them" in capsys.readouterr().err
+
+
+def test_invert_align_inverts_the_largest_faces(
+    photos: Path, aligned: tuple[Path, str], tmp_path: Path, capsys
+) -> None:
+    bundled(tmp_path, input_nc=3)
+    points = ["--landmarks", str(aligned[0] / "align.json")]
+    command = ["invert", str(tmp_path / "m.safetensors"), str(photos), "--device", "cpu", "--out"]
+    assert main([*command, str(tmp_path / "a"), "--align", *points]) == 0
+    assert "coffee.png: no face found" in capsys.readouterr().out
+    codes, names, failed = result(tmp_path / "a")
+    assert len(names) == 5 and [name for name, _ in failed] == ["broken.jpg", "coffee.png"]
+    crops = [*command[:2], str(aligned[0] / "images"), *command[3:]]
+    assert main([*crops, str(tmp_path / "b")]) == 0
+    expected, theirs, _ = result(tmp_path / "b")
+    for name, crop in (("plain.png", "plain.png"), ("two.png", "two-0.png")):
+        code = codes[names.index(name)]
+        torch.testing.assert_close(code, expected[theirs.index(crop)], rtol=0, atol=1e-5)
+    assert main([*command, str(tmp_path / "a")]) == 1
+    assert "begun with other images_sha256, align" in capsys.readouterr().err
+    maps = [*command, str(tmp_path / "c"), "--task", "segmentation", "--align", *points]
+    assert main(maps) == 1
+    assert "--align with a task that reads labels; expected photos" in capsys.readouterr().err
 
 
 stems = st.text(st.sampled_from("a-01"), min_size=1, max_size=5)

@@ -109,6 +109,7 @@ def test_points_from_json(tmp_path: Path) -> None:
     image = np.zeros((4, 4, 3), np.uint8)
     assert [face.points.tolist() for face in found(image, "a/one.jpg")] == [FIVE]
     assert [face.points.tolist() for face in found(image, "two.png")] == [EVERY, FIVE]
+    assert found(image, "none.png") == []
     with pytest.raises(ValueError, match="not in points.json"):
         found(image, "other.png")
     other = LandmarksFile(written(tmp_path, {"a/one.jpg": EVERY}, "other.json"))
@@ -271,5 +272,6 @@ def test_a_source_of_aligned_photos(tmp_path: Path) -> None:
     ((name, mark),) = source.items()
     ((_, other),) = Aligned(Folder(tmp_path), Given(), 32).items()
     assert name == "a.png" and mark != other
+    assert pickle.loads(pickle.dumps(source)).read("a.png") == source.read("a.png")
     with pytest.raises(ValueError, match="no face found"):
         Aligned(Folder(tmp_path), Given(), 64).read("a.png")
