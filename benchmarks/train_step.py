@@ -45,7 +45,7 @@ from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.loss.latent import Delta, LatentAdversarial
 from ganinv.loss.perceptual import Perceptual
 from ganinv.loss.pixel import L2
-from ganinv.loss.term import Terms
+from ganinv.loss.term import Terms, total
 from ganinv.method.e4e import E4E
 from ganinv.method.inverting import EncoderMethod
 from ganinv.method.psp import PSp
@@ -239,13 +239,13 @@ def plain(name: str, size: str) -> Callable[[Tensor, int], list[float]]:
         x_hat = G.synthesis(repeat_w(wp, G.num_ws), noise="random", seeds=list(range(len(x))))
         if x_hat.shape != x.shape:
             x_hat = F.adaptive_avg_pool2d(x_hat, x.shape[-2:])
-        values = terms.image(x_hat, x) | terms.latent(wp, G.w_avg, critic=D)
-        loss = terms.total(values)
+        losses = terms(x_hat=x_hat, x=x, wp=wp, w_avg=G.w_avg, stage=None, critic=D)
+        loss = total(losses)
         for network in (E, G):
             network.zero_grad()
         loss.backward()
         ranger.step()
-        [value.mean().item() for value in values.values()]
+        [value.mean().item() for _, value in losses.values()]
         loss.item()
         taken += 1
 

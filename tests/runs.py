@@ -17,6 +17,7 @@ from ganinv.generator.stylegan2 import StyleGAN2Generator
 from train import train
 
 ROOT = Path(__file__).parents[1]
+METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
 SHAPE = {"c_dim": 0, "resolution": 64, "img_channels": 3, "channel_base": 512, "channel_max": 8}
 
 

@@ -62,11 +62,11 @@ def build_method(cfg: Config, generator: torch.nn.Module, *, training: bool = Tr
         )  # fmt: skip
     if "loss" in cfg:
         parts["loss"] = Terms(build_part(cfg, "loss") if training else {})
-        if training:
-            parts["loss"].check_any_term()
     if "discriminator" in cfg:
         parts["discriminator"] = build_part(cfg, "discriminator")
     make_method = build_part(cfg, "method", _partial_=True)
+    if "loss" in cfg and training:
+        parts["loss"].check_trainable(make_method.func.gives, make_method.func.__name__)
     if "task" in parts:
         _check_channels(cfg, parts["task"], make_method.func.extra_input_channels)
     try:

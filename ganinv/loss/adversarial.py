@@ -5,15 +5,23 @@ Sources: Goodfellow et al., arXiv 1406.2661 (non-saturating); Arjovsky et al., a
 al., "Which Training Methods for GANs do actually Converge?", arXiv 1801.04406, eq. 9 (R1).
 
     logits [N,1] or [N], higher = more real
+
+Penalties are always taken in float32, whatever the run's precision: in bfloat16 a squared slope is
+a third off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ganinv.core.op.dense import full
+
+Critic = Callable[[Tensor], Tensor]
 
 
 def non_saturating(fake: Tensor) -> Tensor:
@@ -36,9 +44,7 @@ def wgan_critic_loss(real: Tensor, fake: Tensor) -> Tensor:
     return fake.flatten() - real.flatten()
 
 
-def gradient_penalty(
-    critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor
-) -> Tensor:
+def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
     """(||grad D(x_i)||_2 - 1)^2 at x_i = share_i real_i + (1 - share_i) fake_i, [N].
 
     Differentiable in D's weights.
@@ -50,17 +56,47 @@ def gradient_penalty(
         share: [N] in [0,1].
     """
     share = share.view(-1, *[1] * (real.ndim - 1))
-    between = (share * real + (1 - share) * fake).detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).square()
+    return (_slope(critic, share * real + (1 - share) * fake).norm(dim=1) - 1).square()
 
 
-def r1_penalty(real: Tensor, x: Tensor) -> Tensor:
-    """||grad_x D(x)||^2 of every sample, [N]; times gamma/2 it is R1. Differentiable.
+def r1_penalty(critic: Critic, x: Tensor) -> Tensor:
+    """||grad_x D(x)||^2 of every sample, [N]; times gamma/2 it is R1.
+
+    Differentiable in D's weights.
 
     Args:
-        real: D's logits for x; sample i must depend on x[i] alone.
-        x: [N,...], requires grad.
+        critic: D; its logit i must depend on x[i] alone.
+        x: real samples [N,...].
     """
-    (gradient,) = torch.autograd.grad(real.sum(), x, create_graph=True)
-    return gradient.square().flatten(1).sum(1)
+    return _slope(critic, x).square().sum(1)
+
+
+def _slope(critic: Critic, x: Tensor) -> Tensor:
+    """grad_x D(x), [N,K], in float32."""
+    with torch.autocast(x.device.type, enabled=False):
+        x = full(x.detach()).requires_grad_(True)
+        (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return slope.flatten(1)
+
+
+# ------------------------------------------------------------------ games
+
+
+@dataclass(frozen=True)
+class Game:
+    """A game of a generating side against D: what each side descends, and what D pays, each [N]."""
+
+    generator_loss: Callable[[Tensor], Tensor]  # of D(fake)
+    critic_loss: Callable[[Tensor, Tensor], Tensor]  # of D(real) and D(fake)
+    penalty: Callable[[Critic, Tensor, Tensor, Tensor], Tensor]  # of D, real, fake, share; x gamma
+
+
+def _half_r1(critic: Critic, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+    return r1_penalty(critic, real) / 2
+
+
+GAMES = {
+    "wgan_gp": Game(wgan_generator_loss, wgan_critic_loss, gradient_penalty),
+    "wgan_r1": Game(wgan_generator_loss, wgan_critic_loss, _half_r1),
+    "logistic_r1": Game(non_saturating, logistic, _half_r1),
+}

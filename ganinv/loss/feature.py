@@ -19,7 +19,7 @@ class Feature(Term):
         backbone: phi, images [B,3,H,W] in [-1,1] -> [B,...]; it is frozen.
     """
 
-    on = "image"
+    reads = ("x_hat", "x")
 
     def __init__(self, *, weight: float, backbone: nn.Module) -> None:
         super().__init__(weight=weight)

@@ -31,7 +31,7 @@ class Identity(Term):
         ConfigError: no region: the dataset has no aligned faces.
     """
 
-    on = "image"
+    reads = ("x_hat", "x")
 
     def __init__(self, *, weight: float, region: Sequence[int] | None, backbone: nn.Module) -> None:
         super().__init__(weight=weight)

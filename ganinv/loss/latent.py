@@ -13,7 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ganinv.core.errors import ConfigError, explain
 from ganinv.loss.adversarial import non_saturating
 from ganinv.loss.term import Critic, Term
 
@@ -21,11 +20,9 @@ from ganinv.loss.term import Critic, Term
 class LatentNorm(Term):
     """||wp - w_avg||_F over the whole code, [B]."""
 
-    on = "latent"
+    reads = ("wp", "w_avg")
 
-    def forward(
-        self, wp: Tensor, w_avg: Tensor, *, stage: int | None, critic: Critic | None
-    ) -> Tensor:
+    def forward(self, wp: Tensor, w_avg: Tensor) -> Tensor:
         """wp [B,L,D], w_avg [D] -> [B]."""
         norm: Tensor = torch.linalg.vector_norm(wp - w_avg, dim=(1, 2))
         return norm
@@ -39,15 +36,13 @@ class Delta(Term):
         p: order of the norm.
     """
 
-    on = "latent"
+    reads = ("wp", "stage")
 
     def __init__(self, *, weight: float, p: float) -> None:
         super().__init__(weight=weight)
         self.p = p
 
-    def forward(
-        self, wp: Tensor, w_avg: Tensor, *, stage: int | None, critic: Critic | None
-    ) -> Tensor:
+    def forward(self, wp: Tensor, stage: int | None) -> Tensor:
         """wp [B,L,D] -> [B]."""
         opened = wp[:, : _count(wp, stage)]
         norms: Tensor = torch.linalg.vector_norm(opened[:, 1:] - opened[:, :1], self.p, dim=2)
@@ -57,24 +52,10 @@ class Delta(Term):
 class LatentAdversarial(Term):
     """Mean over opened i of softplus(-D(wp_i)), [B]: the encoder's side of the game with D."""
 
-    on = "latent"
+    reads = ("wp", "stage", "critic")
 
-    def forward(
-        self, wp: Tensor, w_avg: Tensor, *, stage: int | None, critic: Critic | None
-    ) -> Tensor:
-        """wp [B,L,D] -> [B].
-
-        Raises:
-            ConfigError: the method has no latent discriminator.
-        """
-        if critic is None:
-            raise ConfigError(
-                explain(
-                    "a latent adversarial term in a method without a latent discriminator",
-                    "method=e4e or another that trains one",
-                    "set the term to null in the loss group, or choose such a method",
-                )
-            )
+    def forward(self, wp: Tensor, stage: int | None, critic: Critic) -> Tensor:
+        """wp [B,L,D] -> [B]."""
         opened = wp[:, : _count(wp, stage)]
         logits = critic(opened.flatten(0, 1))
         return non_saturating(logits).reshape(opened.shape[:2]).mean(1)

@@ -36,7 +36,7 @@ class LPIPS(Term):
         ConfigError: an unknown net.
     """
 
-    on = "image"
+    reads = ("x_hat", "x")
 
     def __init__(
         self, *, weight: float, net: Literal["alex", "vgg", "squeeze"], weights: str | None

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ganinv.core.op.dense import full
 from ganinv.loss.term import Term
 
 
@@ -32,7 +33,7 @@ class Perceptual(Term):
         backbone: a network whose `stages(image)` takes [B,3,H,W] in [-1,1]; it is frozen.
     """
 
-    on = "image"
+    reads = ("x_hat", "x")
     backbone: nn.Module
 
     def __init__(self, *, weight: float, backbone: nn.Module) -> None:
@@ -52,5 +53,5 @@ class Perceptual(Term):
 
 def _unit(y: Tensor) -> Tensor:
     """Unit length along the channels; a vector of zeros stays zero, with a finite gradient."""
-    y = y.float()
+    y = full(y)
     return y * (y.square().sum(1, keepdim=True) + 1e-10).rsqrt()

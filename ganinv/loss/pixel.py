@@ -10,7 +10,7 @@ from ganinv.loss.term import Term
 class L2(Term):
     """Mean over channels and pixels of (x_hat - x)^2, x in [-1,1]; [B]."""
 
-    on = "image"
+    reads = ("x_hat", "x")
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """x_hat, x [B,C,H,W] -> [B]."""

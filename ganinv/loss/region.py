@@ -62,15 +62,23 @@ class Region(Term):
         term: a term on images, of weight 1.
 
     Raises:
-        ConfigError: no region, or a term with a weight of its own.
+        ConfigError: no region, a term on something else, or one with a weight of its own.
     """
 
-    on = "image"
+    reads = ("x_hat", "x")
 
     def __init__(self, *, weight: float, region: Sequence[int] | None, term: Term) -> None:
         super().__init__(weight=weight)
         check_region_given(region, "a term on a region", "set it to null")
         assert region is not None
+        if term.reads != self.reads:
+            raise ConfigError(
+                explain(
+                    f"a region around {type(term).__name__}, which reads {', '.join(term.reads)}",
+                    "a term on images",
+                    "put an image term inside, or leave the region out",
+                )
+            )
         if term.weight != 1:
             raise ConfigError(
                 explain(

@@ -23,7 +23,7 @@ class Similarity(Term):
         backbone: r, images [B,3,H,W] in [-1,1] -> embeddings [B,E] of unit length; it is frozen.
     """
 
-    on = "image"
+    reads = ("x_hat", "x")
 
     def __init__(self, *, weight: float, backbone: nn.Module) -> None:
         super().__init__(weight=weight)

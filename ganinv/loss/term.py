@@ -1,16 +1,17 @@
 """What a loss term is, and how terms are weighed and summed.
 
     x_hat, x [B,3,H,W] in [-1,1]    wp [B,L,D], w_avg [D]    value [B], unreduced, times nothing
-    total = sum over terms of weight * mean over B of value
+    losses   name -> (weight, value [B])
+    total    sum over losses of weight * mean over B of value
 
 Weights stand in yaml. A term of weight 0 is measured, not trained; a term set to null is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +19,28 @@ from torch import Tensor, nn
 from ganinv.core.errors import ConfigError, explain
 
 Critic = Callable[[Tensor], Tensor]  # w [N,D] -> logits [N,1]
+Losses = dict[str, tuple[float, Tensor]]  # name -> (weight, value [B])
+
+
+def total(losses: Losses) -> Tensor:
+    """Sum of weight * mean(value) over the losses of weight above 0; a scalar."""
+    return torch.stack([weight * value.mean() for weight, value in losses.values() if weight]).sum()
 
 
 class Term(nn.Module):
     """One loss term. Its networks, if any, are frozen: it never leaves eval mode.
 
-    A term `on = "image"` has `forward(x_hat, x) -> [B]`; a term `on = "latent"` has
-    `forward(wp, w_avg, *, stage, critic) -> [B]` and takes of these what it needs.
+    `forward(...) -> [B]` takes what `reads` names of a step, under these names:
+
+        x_hat, x   reconstruction and target [B,3,H,W]     wp, w_avg   codes [B,L,D], average [D]
+        f          feature map [B,C,h,h]                   stage       e4e's last opened layer
+        critic     e4e's discriminator of codes
 
     Args:
         weight: its factor in the total, at least 0.
     """
 
-    on: ClassVar[Literal["image", "latent"]]
+    reads: ClassVar[tuple[str, ...]]
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()
@@ -60,13 +70,43 @@ class Terms(nn.ModuleDict):
         super().__init__({name: term for name, term in terms.items() if term is not None})
         self.requires_grad_(False)
 
-    def check_any_term(self) -> None:
+    def forward(self, **step: Any) -> Losses:
+        """Every term on what it reads of a step; name -> (weight, [B])."""
+        losses: Losses = {}
+        for name, term in self.terms().items():
+            with torch.no_grad() if term.weight == 0 else nullcontext():
+                losses[name] = term.weight, term(**{read: step[read] for read in term.reads})
+        return losses
+
+    def terms(self) -> dict[str, Term]:
+        """name -> term."""
+        return {name: cast(Term, module) for name, module in self.items()}
+
+    def readable(self, given: Collection[str]) -> Terms:
+        """The terms that read nothing but what is given."""
+        return Terms({n: t for n, t in self.terms().items() if set(t.reads) <= set(given)})
+
+    def check_trainable(self, given: Collection[str], method: str) -> None:
         """Called before training.
 
+        Args:
+            given: what the method gives its terms to read.
+            method: its name, for the message.
+
         Raises:
-            ConfigError: no term has a weight above 0.
+            ConfigError: a term reads something else; no term has a weight above 0.
         """
-        if not any(term.weight > 0 for _, term in self._on()):
+        for name, term in self.terms().items():
+            missing = [read for read in term.reads if read not in given]
+            if missing:
+                raise ConfigError(
+                    explain(
+                        f"loss.{name}, which reads {' and '.join(missing)}, with {method}",
+                        f"terms that read {', '.join(given)}: {method} has nothing else",
+                        f"set loss.{name}=null, or choose a method that has it",
+                    )
+                )
+        if not any(term.weight > 0 for term in self.terms().values()):
             raise ConfigError(
                 explain(
                     f"no loss to train on: {', '.join(self) or 'no term'}, none of weight above 0",
@@ -74,52 +114,3 @@ class Terms(nn.ModuleDict):
                     "give a term of the loss group a weight",
                 )
             )
-
-    def _on(self, on: str | None = None) -> Iterator[tuple[str, Term]]:
-        for name, module in self.items():
-            term = cast(Term, module)
-            if on is None or term.on == on:
-                yield name, term
-
-    def weights(self, on: str) -> dict[str, float]:
-        """name -> weight of the terms on "image" or "latent"."""
-        return {name: term.weight for name, term in self._on(on)}
-
-    def image(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Every image term of x_hat against x, both [B,3,H,W] in [-1,1]; name -> [B]."""
-        values = {}
-        for name, term in self._on("image"):
-            with torch.no_grad() if term.weight == 0 else nullcontext():
-                values[name] = term(x_hat, x)
-        return values
-
-    def latent(
-        self,
-        wp: Tensor,
-        w_avg: Tensor,
-        *,
-        stage: int | None = None,
-        critic: Critic | None = None,
-    ) -> dict[str, Tensor]:
-        """Every latent term; name -> [B].
-
-        Args:
-            wp: codes with w_avg added, [B,L,D].
-            w_avg: the generator's average, [D].
-            stage: e4e's progressive stage: rows 0...stage are opened; None, all are.
-            critic: the latent discriminator, for the terms that ask it.
-        """
-        values = {}
-        for name, term in self._on("latent"):
-            with torch.no_grad() if term.weight == 0 else nullcontext():
-                values[name] = term(wp, w_avg, stage=stage, critic=critic)
-        return values
-
-    def total(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Sum of weight * mean(value) over the terms of weight above 0; a scalar."""
-        parts = [
-            term.weight * values[name].mean()
-            for name, term in self._on()
-            if term.weight > 0 and name in values
-        ]
-        return torch.stack(parts).sum()

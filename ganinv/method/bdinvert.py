@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.interface import Batch, Inversion
+from ganinv.loss.term import Losses
 from ganinv.method.inverting import GRID_IMAGES, EncoderMethod
 from ganinv.optimizer.schedule import set_lr_factor
 from ganinv.task.image import Image
@@ -52,6 +53,7 @@ class BDInvert(EncoderMethod):
     """
 
     inverts = False
+    gives = ("x_hat", "x")
 
     def __init__(
         self, *, mse_weight: float, perceptual_side: int, decay_every: int, **rest: Any
@@ -82,15 +84,23 @@ class BDInvert(EncoderMethod):
                     "leave dataset out, or set dataset=synthetic",
                 )
             )
-        self.wp = self.model.sample(batch, self.seed)
         with torch.no_grad():
-            return self.G.synthesis(self.wp, noise="const")
+            return self.G.synthesis(self.model.sample(batch, self.seed), noise="const")
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """E descends L_enc."""
-        set_lr_factor(self._optimizer("E"), 0.1 ** (self.images_seen // self.decay_every))
-        with self.play("E"):
-            self.descend("E", (self.loss_enc(*chunk) for chunk in self.chunks(x, self.wp)))
+        set_lr_factor(self.optimizer_of("E"), 0.1 ** (self.images_seen // self.decay_every))
+        wp = self.model.sample(batch, self.seed)  # the codes that x was made of
+        self.descend("E", self.loss_enc, x, wp)
+
+    def loss_enc(self, image: Tensor, wp: Tensor) -> Losses:
+        """L_enc; name -> (weight, [B])."""
+        f = self.base_code(image)  # [B,C,h,h]
+        rebuilt = self.model.render(Inversion(wp, f=f), noise=self.noise)
+        mse = (rebuilt - image).square().mean((1, 2, 3))
+        side = self.perceptual_side
+        terms = self.terms(x_hat=smaller(rebuilt, side), x=smaller(image, side))
+        return {"mse": (self.mse_weight, mse)} | terms
 
     def base_code(self, image: Tensor) -> Tensor:
         """I [B,3,R,R] -> f [B,C,h,h]."""
@@ -98,29 +108,12 @@ class BDInvert(EncoderMethod):
         f: Tensor = self.E(smaller(image, side))
         return f
 
-    def rebuilt(self, image: Tensor, wp: Tensor) -> Tensor:
-        """I_rec [B,3,R,R]."""
-        return self.model.render(Inversion(wp, f=self.base_code(image)), noise=self.noise)
-
-    def terms_of(self, rebuilt: Tensor, image: Tensor) -> dict[str, Tensor]:
-        """mse and the loss group's terms; name -> [B]."""
-        low = [smaller(x, self.perceptual_side) for x in (rebuilt, image)]
-        return {"mse": (rebuilt - image).square().mean((1, 2, 3))} | self.terms.image(*low)
-
-    def loss_enc(self, image: Tensor, wp: Tensor) -> Tensor:
-        """L_enc, the mean over the images of a chunk."""
-        values = self.terms_of(self.rebuilt(image, wp), image)
-        self.log_mean("mse", values["mse"])
-        return self.log_and_sum(values) + self.mse_weight * values["mse"].mean()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validate(self, batch: Batch, batch_idx: int) -> None:
         """L_enc of other samples; the first ones are drawn."""
-        x = self.images(batch)
-        x_hat = self.rebuilt(x, self.wp)
-        values = self.terms_of(x_hat, x)
-        values["total"] = self.weighted(values) + self.mse_weight * values["mse"]
-        self.accumulate_validation(values)
+        x, wp = self.images(batch), self.model.sample(batch, self.seed)
+        self.accumulate_validation(self.loss_enc(x, wp))
         if batch_idx == 0:
+            x_hat = self.model.render(Inversion(wp, f=self.base_code(x)), noise=self.noise)
             self.grid = self.draw([x[:GRID_IMAGES], x_hat[:GRID_IMAGES]])
 
     def next_commands(self, checkpoint: str) -> list[str]:

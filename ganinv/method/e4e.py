@@ -34,6 +34,7 @@ from ganinv.core.interface import Batch
 from ganinv.core.seed import generator_of
 from ganinv.discriminator.latent import CodePool
 from ganinv.loss.adversarial import logistic, r1_penalty
+from ganinv.loss.term import Losses
 from ganinv.method.base import OptimizerFactory
 from ganinv.method.inverting import EncoderMethod
 
@@ -53,6 +54,7 @@ class E4E(EncoderMethod):
     """
 
     D: nn.Module
+    gives = (*EncoderMethod.gives, "stage", "critic")
 
     def __init__(
         self,
@@ -90,30 +92,28 @@ class E4E(EncoderMethod):
     def step(self, x: Tensor, batch: Batch) -> None:
         """E, then D on E's codes and fresh w, then (lazily) R1."""
         s, position = self.encoder_input(batch, x), batch["position"]
-        self.codes: list[Tensor] = []
-        with self.play("E"):
-            chunks = self.chunks(s, x, position)
-            self.descend("E", (loss for chunk in chunks for loss in self.losses_E(*chunk)))
-        real, fake = self.rows(position)  # [B,D] each
-        with self.play("D"):
-            self.descend("D", (self.loss_D(*chunk) for chunk in self.chunks(real, fake)))
-            if (self.images_seen // self.global_batch(len(x))) % self.r1_every == 0:
-                self.descend("D", map(self.loss_R1, self.chunks(real)))
+        wp = self.descend("E", self.loss_E, s, x, position)
+        self.step_D(wp, position)
 
-    def loss_E(self, s: Tensor, x: Tensor, position: Tensor) -> Tensor:
-        """L_E, the mean over the images of a chunk."""
-        wp = self.encode(s)  # [B,L,D]
-        self.codes.append(wp.detach())
+    def loss_E(self, s: Tensor, x: Tensor, position: Tensor) -> tuple[Losses, Tensor]:
+        """L_E; name -> (weight, [B]), and wp [B,L,D] for D."""
+        wp = self.w_avg + self.E(s, stage=self.stage)  # [B,L,D]
         x_hat = self.model.render(wp, x.shape[-2:], self.noise, self.seeds("noise", position))
-        values = self.terms.image(x_hat, x)
-        values |= self.terms.latent(wp, self.G.w_avg, stage=self.stage, critic=self.D)
-        return self.log_and_sum(values)
+        codes = {"wp": wp, "w_avg": self.w_avg, "stage": self.stage, "critic": self.D}
+        return self.terms(x_hat=x_hat, x=x, **codes), wp
+
+    def step_D(self, wp: Tensor, position: Tensor) -> None:
+        """D descends L_D, and R1 in a step of its own."""
+        real, fake = self.shown_to_D(wp, position)  # [B,D] each
+        self.descend("D", self.loss_D, real, fake)
+        if (self.images_seen // self.global_batch(len(position))) % self.r1_every == 0:
+            self.descend("D", self.loss_R1, real)
 
     @torch.no_grad()
-    def rows(self, position: Tensor) -> tuple[Tensor, Tensor]:
+    def shown_to_D(self, wp: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """What D compares: w = mapping(z) and one opened row of each code, [B,D] each."""
         real = self.G.mapping(self.randn("z", position, self.G.z_dim))  # [B,D]
-        fake = torch.cat(self.codes)[:, : self.stage + 1]  # [B,stage+1,D]
+        fake = wp[:, : self.stage + 1]  # [B,stage+1,D]
         if not self.pools:
             return real, fake[:, 0]
         rng = generator_of(self.seed, "pool", self.images_seen)
@@ -124,18 +124,15 @@ class E4E(EncoderMethod):
             shown.append(pool.query(everyone, rng)[mine])
         return shown[0], shown[1]
 
-    def loss_D(self, real: Tensor, fake: Tensor) -> Tensor:
-        """L_D."""
-        logits_real, logits_fake = self.D(real), self.D(fake)
-        self.log_mean("D/score_real", logits_real)
-        self.log_mean("D/score_fake", logits_fake)
-        loss = logistic(logits_real, logits_fake).mean()
-        self.log_mean("D/adversarial", loss)
-        return loss
+    def loss_D(self, real: Tensor, fake: Tensor) -> Losses:
+        """L_D; name -> (weight, [B])."""
+        score_real, score_fake = self.D(real), self.D(fake)
+        return {
+            "adversarial": (1, logistic(score_real, score_fake)),
+            "score_real": (0, score_real),
+            "score_fake": (0, score_fake),
+        }
 
-    def loss_R1(self, real: Tensor) -> Tensor:
-        """r1_every * gamma/2 * mean |grad_w D(w)|^2."""
-        real = real.detach().requires_grad_(True)
-        penalty = r1_penalty(self.D(real), real)  # [B]
-        self.log_mean("D/r1", penalty)
-        return penalty.mean() * (self.r1_gamma / 2 * self.r1_every)
+    def loss_R1(self, real: Tensor) -> Losses:
+        """r1_every * gamma/2 * |grad_w D(w)|^2; name -> (weight, [B])."""
+        return {"r1": (self.r1_every * self.r1_gamma / 2, r1_penalty(self.D, real))}

@@ -28,6 +28,7 @@ from ganinv.core.latent import repeat_w
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.loss.adversarial import logistic, non_saturating, r1_penalty
+from ganinv.loss.term import Losses
 from ganinv.method.base import Method, OptimizerFactory
 from ganinv.metric.metric import Metric
 
@@ -102,57 +103,48 @@ class GAN(Method):
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """G, then D on reals x and new fakes, then (lazily) R1, then the average."""
-        position = batch["position"]
+        position, batch_size = batch["position"], self.global_batch(len(x))
         x = x.to(memory_format=torch.channels_last)
-        self.w_mean = torch.zeros_like(self.G.w_avg)
-        with self.play("G"):
-            self.descend("G", map(self.loss_G, self.chunks(position)))
-        with self.play("D"):
-            self.descend("D", (self.loss_D(*chunk) for chunk in self.chunks(x, position)))
-            batch_size = self.global_batch(len(x))
-            if (self.images_seen // batch_size) % self.reg_interval == 0:
-                self.descend("D", map(self.loss_R1, self.chunks(x)))
-        self.average(batch_size)
+        w = self.descend("G", self.loss_G, position)
+        self.descend("D", self.loss_D, x, position)
+        if (self.images_seen // batch_size) % self.reg_interval == 0:
+            self.descend("D", self.loss_R1, x)
+        self.average(w.mean(0), batch_size)
 
-    def loss_G(self, position: Tensor) -> Tensor:
-        """mean softplus(-D(G(z)))."""
-        loss = non_saturating(self.D(self.fake("G", position))).mean()
-        self.log_mean("G/adversarial", loss)
-        return loss
+    def loss_G(self, position: Tensor) -> tuple[Losses, Tensor]:
+        """softplus(-D(G(z))); name -> (weight, [B]), and w [B,D]."""
+        x_hat, w = self.fake("G", position)
+        return {"adversarial": (1, non_saturating(self.D(x_hat)))}, w
 
-    def loss_D(self, x: Tensor, position: Tensor) -> Tensor:
-        """mean softplus(D(G(z))) + mean softplus(-D(x))."""
+    def loss_D(self, x: Tensor, position: Tensor) -> Losses:
+        """softplus(D(G(z))) + softplus(-D(x)); name -> (weight, [B])."""
         with torch.no_grad():
-            x_hat = self.fake("D", position)
+            x_hat, _ = self.fake("D", position)
         fake, real = self.D(x_hat), self.D(x)
-        self.log_mean("D/score_fake", fake)
-        self.log_mean("D/score_real", real)
-        loss = logistic(real, fake).mean()
-        self.log_mean("D/adversarial", loss)
-        return loss
+        return {
+            "adversarial": (1, logistic(real, fake)),
+            "score_fake": (0, fake),
+            "score_real": (0, real),
+        }
 
-    def loss_R1(self, x: Tensor) -> Tensor:
-        """reg_interval * gamma/2 * mean_b |grad_x D(x_b)|^2."""
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.detach().requires_grad_(True)
-            penalty = r1_penalty(self.D(x), x)  # [B]
-        self.log_mean("D/r1", penalty)
-        return penalty.mean() * (self.r1_gamma / 2 * self.reg_interval)
+    def loss_R1(self, x: Tensor) -> Losses:
+        """reg_interval * gamma/2 * |grad_x D(x)|^2; name -> (weight, [B])."""
+        return {"r1": (self.reg_interval * self.r1_gamma / 2, r1_penalty(self.D, x))}
 
-    def fake(self, purpose: str, position: Tensor) -> Tensor:
-        """x_hat [B,3,R,R] of fresh z [B,Z] and noise, a pair for each place in the stream."""
-        w = self.G.mapping(self.randn(f"z_{purpose}", position, self.G.z_dim))  # [B,D]
-        if purpose == "G":
-            self.w_mean += w.detach().mean(0) / self.micro_batches
+    def fake(self, purpose: str, position: Tensor) -> tuple[Tensor, Tensor]:
+        """x_hat [B,3,R,R] of fresh z [B,Z] and noise, a pair for each place in the stream, and its
+        w [B,D]."""
+        w = self.G.mapping(self.randn(f"z_{purpose}", position, self.G.z_dim))
         wp = repeat_w(w, self.G.num_ws)
-        return self.G.synthesis(wp, noise="random", seeds=self.seeds(f"n_{purpose}", position))
+        seeds = self.seeds(f"n_{purpose}", position)
+        return self.G.synthesis(wp, noise="random", seeds=seeds), w
 
     @torch.no_grad()
-    def average(self, batch_size: int) -> None:
+    def average(self, w_mean: Tensor, batch_size: int) -> None:
         """G_ema <- beta G_ema + (1 - beta) G, with beta = 0.5^(batch / half-life in images);
         w_avg moves towards the mean w of the step."""
-        self.reduce_mean([self.w_mean])
-        self.G.w_avg.lerp_(self.w_mean, 1 - self.w_avg_beta)
+        self.reduce_mean([w_mean])
+        self.G.w_avg.lerp_(w_mean, 1 - self.w_avg_beta)
         half_life = min(self.ema_kimg * 1000, self.images_seen * self.ema_rampup)
         beta = 0.5 ** (batch_size / max(half_life, 1e-8))
         ours: list[Tensor] = list(self.G_ema.parameters())
@@ -166,12 +158,11 @@ class GAN(Method):
         w = self.G_ema.mapping(self.randn("sample", position, self.G.z_dim))
         return self.G_ema.synthesis(repeat_w(w, self.G.num_ws), noise="const")
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validate(self, batch: Batch, batch_idx: int) -> None:
         """Hand the metric a sample for each validation image; draw the first samples."""
-        with torch.autocast(self.device.type, enabled=False):
-            samples = self.sample(batch["position"])
-            if self.fid is not None:
-                self.fid(samples, to_unit(batch["image"]))
+        samples = self.sample(batch["position"])
+        if self.fid is not None:
+            self.fid(samples, to_unit(batch["image"]))
         if batch_idx == 0:
             drawn = self.sample(torch.arange(GRID_SAMPLES)).float().cpu().clamp(-1, 1)
             self.grid = make_grid(drawn / 2 + 0.5, nrow=8)

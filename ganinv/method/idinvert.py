@@ -8,10 +8,10 @@ Source: Zhu et al., "In-Domain GAN Inversion for Real Image Editing", arXiv 2004
     L_E = |x - x_hat|^2 + vgg |phi(x) - phi(x_hat)|^2 + adversarial A_E(D(x_hat))           eq. 4
     L_D = A_D(D(x), D(x_hat)) + P                                                          eq. 3
 
-    gan_loss  A_E                   A_D                                    P
-    wgan_gp           -D(x_hat)             D(x_hat) - D(x)                        gamma (|dD|-1)^2
-    wgan_r1           -D(x_hat)             D(x_hat) - D(x)                        gamma/2 |dD(x)|^2
-    logistic_r1       softplus(-D(x_hat))   softplus(D(x_hat)) + softplus(-D(x))   gamma/2 |dD(x)|^2
+    gan_loss      A_E                   A_D                                    P
+    wgan_gp       -D(x_hat)             D(x_hat) - D(x)                        gamma (|dD| - 1)^2
+    wgan_r1       -D(x_hat)             D(x_hat) - D(x)                        gamma/2 |dD(x)|^2
+    logistic_r1   softplus(-D(x_hat))   softplus(D(x_hat)) + softplus(-D(x))   gamma/2 |dD(x)|^2
 
 wgan_gp takes its gradient at random points between x and x_hat (arXiv 1704.00028); the paper
 writes wgan_r1; the released code trains logistic_r1 with adversarial = 0.08. The rates of both
@@ -25,7 +25,7 @@ stored one; mirroring is decided once an image. By default gan_loss is wgan_gp.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,19 +37,12 @@ from ganinv.core.seed import derive_seed, rand_rows, randn_rows
 from ganinv.discriminator.stylegan import StyleGANDiscriminator
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.generator.importer.load import load_discriminator
-from ganinv.loss.adversarial import (
-    gradient_penalty,
-    logistic,
-    non_saturating,
-    r1_penalty,
-    wgan_critic_loss,
-    wgan_generator_loss,
-)
+from ganinv.loss.adversarial import GAMES
+from ganinv.loss.term import Losses
 from ganinv.method.base import OptimizerFactory
 from ganinv.method.inverting import EncoderMethod
 from ganinv.optimizer.schedule import set_lr_factor
 
-Form = Literal["wgan_gp", "wgan_r1", "logistic_r1"]
 CLASSES = {c.__name__: c for c in (StyleGAN2Discriminator, StyleGANDiscriminator)}
 
 
@@ -94,7 +87,7 @@ class IDInvert(EncoderMethod):
         *,
         optimizer_D: OptimizerFactory,  # noqa: N803
         discriminator_weights: str,
-        gan_loss: Form,
+        gan_loss: str,
         adversarial_weight: float,
         gamma: float,
         decay_every: int | None,
@@ -102,15 +95,15 @@ class IDInvert(EncoderMethod):
         **rest: Any,
     ) -> None:
         super().__init__(start_from_w_avg=False, **rest)
-        if gan_loss not in get_args(Form):
+        if gan_loss not in GAMES:
             raise ConfigError(
                 explain(
                     f"method.gan_loss={gan_loss}",
-                    f"one of {', '.join(get_args(Form))}",
+                    f"one of {', '.join(GAMES)}",
                     "choose one; ganinv/method/idinvert.py says what they are",
                 )
             )
-        self.form, self.adversarial_weight = gan_loss, adversarial_weight
+        self.game, self.adversarial_weight = GAMES[gan_loss], adversarial_weight
         self.gamma, self.decay_every = gamma, decay_every
         if init_std_scale is not None:
             mean, deviation = spread_of(self.G)
@@ -120,41 +113,33 @@ class IDInvert(EncoderMethod):
 
     def step(self, x: Tensor, batch: Batch) -> None:
         """E, then D on x and on E's reconstructions."""
-        position = batch["position"]
         if self.decay_every is not None:
             for player in self.player_names:
-                set_lr_factor(self._optimizer(player), 0.8 ** (self.images_seen / self.decay_every))
-        self.made: list[Tensor] = []
-        with self.play("E"):
-            chunks = self.chunks(self.encoder_input(batch, x), x, position)
-            self.descend("E", (self.loss_E(*chunk) for chunk in chunks))
-        x_hat = torch.cat(self.made)
-        with self.play("D"):
-            self.descend("D", (self.loss_D(*chunk) for chunk in self.chunks(x, x_hat, position)))
+                factor = 0.8 ** (self.images_seen / self.decay_every)
+                set_lr_factor(self.optimizer_of(player), factor)
+        position = batch["position"]
+        x_hat = self.descend("E", self.loss_E, self.encoder_input(batch, x), x, position)
+        self.descend("D", self.loss_D, x, x_hat, position)
 
-    def loss_E(self, s: Tensor, x: Tensor, position: Tensor) -> Tensor:
-        """L_E, the mean over the images of a chunk."""
-        seeds = self.seeds("noise", position)
-        x_hat = self.model.render(self.encode(s), x.shape[-2:], self.noise, seeds)
-        self.made.append(x_hat.detach())
-        raised = non_saturating if self.form == "logistic_r1" else wgan_generator_loss
-        adversarial = raised(self.D(x_hat))  # [B]
-        self.log_mean("adversarial", adversarial)
-        values = self.terms.image(x_hat, x)
-        return self.log_and_sum(values) + self.adversarial_weight * adversarial.mean()
+    def loss_E(self, s: Tensor, x: Tensor, position: Tensor) -> tuple[Losses, Tensor]:
+        """L_E; name -> (weight, [B]), and x_hat [B,3,H,W] for D."""
+        wp = self.E(s)  # [B,L,D]
+        x_hat = self.model.render(wp, x.shape[-2:], self.noise, self.seeds("noise", position))
+        losses: Losses = self.terms(x_hat=x_hat, x=x, wp=wp, w_avg=self.w_avg)
+        adversarial = self.game.generator_loss(self.D(x_hat))  # [B]
+        return losses | {"adversarial": (self.adversarial_weight, adversarial)}, x_hat
 
-    def loss_D(self, x: Tensor, x_hat: Tensor, position: Tensor) -> Tensor:
-        """L_D, the mean over the images of a chunk."""
-        x = x.detach().requires_grad_(self.form != "wgan_gp")
-        real, fake = self.D(x), self.D(x_hat)
-        game = logistic if self.form == "logistic_r1" else wgan_critic_loss
-        loss = game(real, fake)
-        if self.form == "wgan_gp":
-            share = rand_rows(self.seeds("between", position), x.device)
-            penalty = self.gamma * gradient_penalty(self.D, x, x_hat, share)
-        else:
-            penalty = self.gamma / 2 * r1_penalty(real, x)
-        for name, value in {"score_real": real, "score_fake": fake, "penalty": penalty}.items():
-            self.log_mean(f"D/{name}", value)
-        self.log_mean("D/adversarial", loss)
-        return (loss + penalty).mean()
+    def loss_D(self, x: Tensor, x_hat: Tensor, position: Tensor) -> Losses:
+        """L_D; name -> (weight, [B])."""
+        score_real, score_fake = self.D(x), self.D(x_hat)
+        share = rand_rows(self.seeds("between", position), x.device)
+        return {
+            "adversarial": (1, self.game.critic_loss(score_real, score_fake)),
+            "penalty": (self.gamma, self.game.penalty(self.D, x, x_hat, share)),
+            "score_real": (0, score_real),
+            "score_fake": (0, score_fake),
+        }
+
+    def validation_leaves_out(self) -> list[str]:
+        """The adversarial term: D's scale moves."""
+        return [*super().validation_leaves_out(), "adversarial"]

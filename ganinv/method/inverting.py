@@ -6,7 +6,7 @@ wp     [B,L,D]    codes: w_avg + E(s), or E(s)    x_hat  G(wp), averaged down to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
 from typing import Any
 
 import torch
@@ -16,11 +16,14 @@ from torchvision.utils import make_grid
 
 from ganinv.core.interface import Batch, Generator, Noise
 from ganinv.inversion.model import Model
-from ganinv.loss.term import Terms
+from ganinv.loss.term import Losses, Terms
 from ganinv.method.base import Method, OptimizerFactory
 from ganinv.task.task import Task
 
+log = logging.getLogger(__name__)
+
 GRID_IMAGES = 16
+VALIDATED = ("x_hat", "x", "wp", "w_avg")  # terms that read no more mean the same all through a run
 
 
 class EncoderMethod(Method):
@@ -42,6 +45,7 @@ class EncoderMethod(Method):
 
     inverts = True  # E alone leads from an image to wp
     extra_input_channels = 0  # channels that E reads besides s
+    gives: tuple[str, ...] = ("x_hat", "x", "wp", "w_avg")
     G: Generator
     E: nn.Module
     terms: Terms
@@ -81,8 +85,13 @@ class EncoderMethod(Method):
         """The frozen generator."""
         return self.G
 
+    @property
+    def w_avg(self) -> Tensor:
+        """[D], what E's output is an offset from: G's average, or zero."""
+        return self.G.w_avg if self.model.start_from_w_avg else torch.zeros_like(self.G.w_avg)
+
     def encode(self, s: Tensor) -> Tensor:
-        """s [B,C,H,W] in [-1,1] -> wp [B,L,D]."""
+        """s [B,C,H,W] in [-1,1] -> wp [B,L,D], as E is at present."""
         return self.model.encode(s, **self.encoder_arguments())
 
     def encoder_arguments(self) -> dict[str, Any]:
@@ -94,52 +103,45 @@ class EncoderMethod(Method):
         """x [B,3,H,W] -> its reconstruction of the same size, with the stored noise."""
         return self.model.render(self.encode(x), x.shape[-2:])
 
-    def losses_E(self, s: Tensor, x: Tensor, position: Tensor) -> Iterator[Tensor]:
-        """The losses that E descends together on one chunk: one, or one a refinement."""
-        yield self.loss_E(s, x, position)
-
-    def loss_E(self, s: Tensor, x: Tensor, position: Tensor) -> Tensor:
-        """The loss of a chunk, its mean over the images."""
-        raise AssertionError(f"{type(self).__name__} has no loss_E")
-
-    def log_and_sum(self, values: dict[str, Tensor]) -> Tensor:
-        """Watch every term [B] and return the weighted total, a scalar."""
-        for name, value in values.items():
-            self.log_mean(name, value)
-        total: Tensor = self.terms.total(values)
-        self.log_mean("total", total)
-        return total
-
     # ------------------------------------------------------------------ validation
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def on_fit_start(self) -> None:
+        """Say what the best checkpoint is chosen by."""
+        left_out = self.validation_leaves_out()
+        if left_out and self.trainer.is_global_zero:
+            log.info(
+                "val/total, which chooses the best checkpoint, leaves out %s: what a schedule or "
+                "another player changes does not compare",
+                ", ".join(left_out),
+            )
+
+    def validate(self, batch: Batch, batch_idx: int) -> None:
         """Sum every term over the images of this rank; draw the first ones."""
         x = self.images(batch)
         s = self.encoder_input(batch, x)
         wp = self.encode(s)
         x_hat = self.model.render(wp, x.shape[-2:])
-        values = self.terms.image(x_hat, x) | self.validate_codes(wp)
-        values["total"] = self.weighted(values)
-        self.accumulate_validation(values)
+        terms = self.terms.readable(VALIDATED)
+        self.accumulate_validation(terms(x_hat=x_hat, x=x, wp=wp, w_avg=self.w_avg))
         if batch_idx == 0:
             shown = [x, x_hat] if s is x else [self.task.picture(s), x, x_hat]
             self.grid = self.draw([image[:GRID_IMAGES] for image in shown])
 
-    def accumulate_validation(self, values: dict[str, Tensor]) -> None:
-        """Add name -> [B] to the sums of this validation."""
+    def validation_leaves_out(self) -> list[str]:
+        """The trained terms that read more than images and codes."""
+        counted = self.terms.readable(VALIDATED)
+        terms = self.terms.terms()
+        return [name for name in terms if name not in counted and terms[name].weight]
+
+    def accumulate_validation(self, losses: Losses) -> None:
+        """Add losses, name -> (weight, [B]), and their total, to the sums of this validation."""
+        values = {name: value.detach() for name, (_, value) in losses.items()}
+        weighed = [weight * value for weight, value in losses.values() if weight]
+        if weighed:
+            values["total"] = torch.stack(weighed).sum(0)
         for name, value in values.items():
             both = torch.stack([value.double().sum(), value.new_tensor(len(value)).double()])
             self._sums[name] = self._sums[name] + both if name in self._sums else both
-
-    def validate_codes(self, wp: Tensor) -> dict[str, Tensor]:
-        """The latent terms that need no other player; name -> [B]."""
-        return {}
-
-    def weighted(self, values: dict[str, Tensor]) -> Tensor:
-        """Weighted sum of the image terms [B]: what the best checkpoint is chosen by. Adversarial
-        and schedule-dependent terms are left out, so that it means the same all through a run."""
-        weights = self.terms.weights("image")
-        return torch.stack([weights[n] * values[n].detach() for n in weights]).sum(0)
 
     def on_validation_epoch_end(self) -> None:
         """Means over all images of all ranks."""

@@ -21,12 +21,15 @@ position); the average image is made with the stored noise, once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ganinv.core.errors import ConfigError, explain
+from ganinv.core.interface import Batch
+from ganinv.loss.term import Losses
 from ganinv.method.e4e import E4E
 from ganinv.method.inverting import EncoderMethod
 from ganinv.method.psp import PSp
@@ -51,38 +54,51 @@ class IterativeRefinement(EncoderMethod):
         super().__init__(start_from_w_avg=True, **rest)
         self.refinements = self.model.refinements = refinements
 
-    def losses_E(self, s: Tensor, x: Tensor, position: Tensor) -> Iterator[Tensor]:
-        """L_method of every pass; the last one is what the logs show."""
-        names = [f"noise{t}" for t in range(self.refinements)]
-        seeds: list[list[int] | None] = [self.seeds(name, position) for name in names]
-        passes = self.model.passes(s, self.noise, seeds, **self.encoder_arguments())
-        for t, (wp, y) in enumerate(passes):
-            values = self.measure(wp, y, x)
-            last = t + 1 == self.refinements
-            yield self.log_and_sum(values) if last else self.terms.total(values)
-            if last:
-                self.after(wp)
+    def refine(self, s: Tensor, x: Tensor, position: Tensor) -> Tensor:
+        """E descends L, pass by pass: the graph of one pass lives at a time. Returns wp_T [B,L,D];
+        the terms in the logs are those of the last pass, the total is the sum of all."""
+        wp, y = self.model.average(s)  # wp_0, y_0
+        for t in range(self.refinements):
+            wp, y = self.accumulate("E", partial(self.loss_pass, t), s, y, wp, x, position)
+        self.move("E")
+        return wp
 
-    def measure(self, wp: Tensor, y: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """The method's terms; name -> [B]."""
-        return self.terms.image(y, x) | self.terms.latent(wp, self.G.w_avg)
-
-    def after(self, wp: Tensor) -> None:
-        """What the method keeps of wp_T."""
+    def loss_pass(
+        self, t: int, s: Tensor, y: Tensor, wp: Tensor, x: Tensor, position: Tensor
+    ) -> tuple[Losses, Tensor, Tensor]:
+        """L_method of pass t + 1, and wp_{t+1}, y_{t+1} for the next."""
+        raise AssertionError(f"{type(self).__name__} has no loss_pass")
 
 
 class ReStylePSp(IterativeRefinement, PSp):
     """ReStyle over pSp."""
 
+    def step(self, x: Tensor, batch: Batch) -> None:
+        """E descends L."""
+        self.refine(self.encoder_input(batch, x), x, batch["position"])
+
+    def loss_pass(
+        self, t: int, s: Tensor, y: Tensor, wp: Tensor, x: Tensor, position: Tensor
+    ) -> tuple[Losses, Tensor, Tensor]:
+        """pSp's L of pass t + 1, and wp_{t+1}, y_{t+1} for the next."""
+        wp = wp + self.E(torch.cat([s, y], 1))
+        y = self.model.render(wp, s.shape[-2:], self.noise, self.seeds(f"noise{t}", position))
+        return self.terms(x_hat=y, x=x, wp=wp, w_avg=self.w_avg), wp, y
+
 
 class ReStyleE4E(IterativeRefinement, E4E):
     """ReStyle over e4e."""
 
-    def measure(self, wp: Tensor, y: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """e4e's terms."""
-        latent = self.terms.latent(wp, self.G.w_avg, stage=self.stage, critic=self.D)
-        return self.terms.image(y, x) | latent
+    def step(self, x: Tensor, batch: Batch) -> None:
+        """E descends L, then D moves on wp_T as in e4e."""
+        wp = self.refine(self.encoder_input(batch, x), x, batch["position"])
+        self.step_D(wp, batch["position"])
 
-    def after(self, wp: Tensor) -> None:
-        """D will see them."""
-        self.codes.append(wp.detach())
+    def loss_pass(
+        self, t: int, s: Tensor, y: Tensor, wp: Tensor, x: Tensor, position: Tensor
+    ) -> tuple[Losses, Tensor, Tensor]:
+        """e4e's L_E of pass t + 1, and wp_{t+1}, y_{t+1} for the next."""
+        wp = wp + self.E(torch.cat([s, y], 1), stage=self.stage)
+        y = self.model.render(wp, s.shape[-2:], self.noise, self.seeds(f"noise{t}", position))
+        codes = {"wp": wp, "w_avg": self.w_avg, "stage": self.stage, "critic": self.D}
+        return self.terms(x_hat=y, x=x, **codes), wp, y

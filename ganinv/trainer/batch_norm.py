@@ -20,13 +20,19 @@ from ganinv.method.base import Method
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """`BatchNorm2d` whose mean and variance in training are those of the batches of all ranks.
 
-    Every rank must hold equally many pixels, as the stream guarantees.
+    Every rank must hold equally many pixels, as the stream guarantees. Statistics are taken in
+    float32, whatever the precision of x; the result has the precision of x.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B,C,H,W] -> normalised x; moves the running statistics as `BatchNorm2d` does."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._normalised(x.float()).to(x.dtype)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        """x float32: sums over the images of all ranks lose too much in bfloat16."""
         world = dist.get_world_size()
         mean = all_reduce(x.mean((0, 2, 3))) / world  # [C]
         centred = x - mean[:, None, None]

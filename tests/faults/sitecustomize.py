@@ -61,12 +61,16 @@ def kill_writer(file):
 
 
 def break_losses(method, value, times):
-    """The next losses of this rank's encoder."""
+    """The weights of the next losses of this rank's encoder: no term shows it, the total does."""
     loss, left = method.loss_E, [times]
 
     def broken(*batch):
         left[0] -= 1
-        return loss(*batch) * (value if left[0] >= 0 else 1.0)
+        factor = value if left[0] >= 0 else 1.0
+        found = loss(*batch)
+        losses, *rest = found if isinstance(found, tuple) else (found,)
+        losses = {name: (weight * factor, term) for name, (weight, term) in losses.items()}
+        return (losses, *rest) if rest else losses
 
     method.loss_E = broken
 

@@ -58,8 +58,8 @@ def test_images_are_those_of_the_codes(method):
         image, method.G.synthesis(method.model.sample(batch, method.seed), noise="const")
     )
     assert method.base_code(image).shape == (2, 8, 8, 8)
-    rebuilt = method.rebuilt(image, method.wp)
-    assert rebuilt.shape == image.shape and rebuilt.requires_grad
+    losses = method.loss_enc(image, method.model.sample(batch, method.seed))
+    assert losses["mse"][1].shape == (2,) and losses["mse"][1].requires_grad
 
 
 def test_refuses_a_dataset_of_images(method):

@@ -18,10 +18,9 @@ from ganinv.dataset.module import AvatarData
 from ganinv.run.checkpoint import read_checkpoint
 from tests import runs
 from tests.processes import launch_ready
-from tests.runs import composed, overrides
+from tests.runs import METHODS, composed, overrides
 
 SHARE = 0.005  # of what training moved; Adam and Ranger make much of rounding in small gradients
-METHODS = ["psp", "e4e", "gan", "idinvert", "restyle_psp", "restyle_e4e", "bdinvert"]
 CASES = [(method, ranks, 1) for method in METHODS for ranks in (2, 4)] + [("e4e", 2, 2)]
 
 

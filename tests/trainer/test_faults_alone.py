@@ -20,9 +20,8 @@ from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.status import read_state
 from tests.dataset.server import serving
 from tests.processes import finished, launch, launch_ready, start
-from tests.runs import differences, overrides
+from tests.runs import METHODS, differences, overrides
 
-METHODS = ["psp", "e4e", "gan", "restyle_psp", "restyle_e4e", "idinvert", "bdinvert"]
 ENTRIES = ("state_dict", "optimizer_states", "images_seen")
 
 
