@@ -13,7 +13,8 @@ import torch
 from omegaconf import DictConfig
 
 from ganinv.config.build import build_data
-from ganinv.config.check import check
+from ganinv.config.check import check, check_config
+from ganinv.config.command import run_command
 from ganinv.config.instantiate import instantiate
 from ganinv.core.errors import USER_ERRORS
 from ganinv.evaluation.measure import (
@@ -32,6 +33,7 @@ from ganinv.evaluation.open import open_model
 
 def evaluate(cfg: DictConfig) -> None:
     """One checkpoint on one split."""
+    check_config(cfg)
     refuse(cfg)
     device = device_of(cfg.device)
     pl.seed_everything(cfg.seed, verbose=False)
@@ -68,4 +70,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

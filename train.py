@@ -12,7 +12,8 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from ganinv.config.build import build_data, build_method
-from ganinv.config.check import check
+from ganinv.config.check import check, check_config, check_optimizers
+from ganinv.config.command import run_command
 from ganinv.config.instantiate import instantiate
 from ganinv.core.errors import USER_ERRORS
 from ganinv.run.checkpoint import read_checkpoint
@@ -25,6 +26,7 @@ from ganinv.trainer.watchdog import friendly_errors
 
 def train(cfg: DictConfig) -> int:
     """One run, from its config to its last checkpoint; the signal that ended it early, or 0."""
+    check_config(cfg)
     if "dry" in cfg:
         dry_run(cfg)
         return 0
@@ -35,7 +37,9 @@ def train(cfg: DictConfig) -> int:
     check(generator, data)
     method = build_method(cfg, generator)
     if run.resume is not None:
-        method.check_checkpoint(read_checkpoint(run.resume))
+        checkpoint = read_checkpoint(run.resume)
+        method.check_checkpoint(checkpoint)
+        check_optimizers(method, checkpoint)
     loggers = instantiate(cfg.logger, _partial_=True)(
         run_dir=run.folder, run_id=run.wandb_id, hyperparameters=run.config
     )
@@ -62,4 +66,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

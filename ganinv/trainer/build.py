@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -33,10 +33,10 @@ def build_trainer(
     run_dir: Path,
     loggers: list[Logger],
     batch_size: int,
-    accelerator: str,
-    devices: int | str | None,
+    accelerator: Literal["cpu", "gpu", "cuda", "auto"],
+    devices: int | Literal["auto"] | None,
     num_nodes: int | None,
-    precision: str,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"],
     micro_batches: int,
     reference_batch_size: int | None,
     sync_batchnorm: bool,
@@ -80,15 +80,15 @@ def build_trainer(
     quieten()
     if threads is not None:
         torch.set_num_threads(threads)
-    devices, num_nodes = resolve_size(rank_info(), devices, num_nodes)
-    several = num_nodes > 1 or devices not in (1, "1")
+    per_node, nodes = resolve_size(rank_info(), devices, num_nodes)
+    several = nodes > 1 or per_node not in (1, "1")
     strategy: Any = "auto"
     callbacks: list[pl.Callback] = [
         Optimizers(batch_size=batch_size, tuned_for=reference_batch_size),
         KeepNotFinite(run_dir=run_dir),  # saves before WatchdogCallback lets the other ranks go
     ]
     if several:
-        _check_not_a_sweep(devices)
+        _check_not_a_sweep(per_node)
         strategy = Replicas(timeout=timedelta(minutes=timeout_minutes))
         callbacks += [CompareRanks(every=compare_ranks_every), WatchdogCallback()]
     callbacks += [
@@ -106,10 +106,10 @@ def build_trainer(
         callbacks.append(SyncBatchNorm())
     return pl.Trainer(
         accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
+        devices=per_node,
+        num_nodes=nodes,
         strategy=strategy,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         logger=loggers,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO(asynchronous=async_checkpoint), Launched()],

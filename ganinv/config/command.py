@@ -1,0 +1,145 @@
+"""The command line of train.py and evaluate.py: what Hydra cannot compose ends in one sentence.
+
+Hydra's own words on a command are a parser's ("mismatched input '('"); these say what to type.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ganinv.core.errors import ConfigError, explain
+
+FULL = "HYDRA_FULL_ERROR"
+DERIVED = ("encoder", "loss", "discriminator", "domain")  # groups whose choice follows others
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a Hydra application. Its errors of composition are told in a sentence; with
+    HYDRA_FULL_ERROR=1, as they are."""
+    if os.environ.get(FULL) == "1":
+        main()
+        return
+    os.environ[FULL] = "1"  # so that Hydra hands them on instead of printing them
+    try:
+        main()
+    except (ConfigCompositionException, OverrideParseException, OmegaConfBaseException) as error:
+        sys.exit(f"\nConfigError: {refusal(error)}")
+    except ValueError as error:
+        if "Config group override must be a string or a list" not in str(error):
+            raise
+        word = next((w for w in sys.argv[1:] if w.endswith("=null") and "." not in w), "a group")
+        sys.exit(f"\nConfigError: {left_out(word)}")
+
+
+def left_out(word: str) -> ConfigError:
+    """The refusal of GROUP=null."""
+    group = word.partition("=")[0]
+    return ConfigError(
+        explain(f"{word}", f"a choice of conf/{group}", f"name one, or leave {group} out")
+    )
+
+
+def refusal(error: Exception) -> ConfigError:
+    """The sentence for an error of Hydra's."""
+    if isinstance(error, OverrideParseException):
+        return ConfigError(unreadable(error.override))
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return unknown_choice(group, choice, error.options)
+    if str(error).startswith("Ambiguous value for argument "):
+        return ConfigError(unreadable(str(error).split("'")[1]))
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return _unknown_key(cause)
+    return ConfigError(" ".join(str(error).split()))
+
+
+def unreadable(override: str) -> str:
+    """The sentence for an argument that Hydra's grammar does not take, with the form that it does:
+    the value in quotes, and quotes around the whole for the shell."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return explain(repr(override), "arguments of the form KEY=VALUE", "see --help")
+    return explain(
+        f"{override}, which has a character with a meaning of its own (a space, a quote, = , : or "
+        "a bracket)",
+        "such a value in quotes",
+        f"write {quoted(key, value)}",
+    )
+
+
+def quoted(key: str, value: str) -> str:
+    """KEY=VALUE as it can be typed in a shell, for any text as value."""
+    inner = value.replace("\\", "\\\\").replace("'", "\\'")
+    return shlex.quote(f"{key}='{inner}'") if "'" in inner else f"\"{key}='{inner}'\""
+
+
+def unknown_choice(group: str, choice: str, options: Iterable[str]) -> ConfigError:
+    """The refusal of a name that is no file of its group."""
+    options = sorted(options)
+    near = difflib.get_close_matches(choice, options, n=3, cutoff=0.5)
+    todo = f"{group}={near[0]}?" if near else "choose one of these"
+    expected = f"one of {', '.join(near or options)}" + (", ..." if near else "")
+    return ConfigError(explain(f"{group}={choice}, which is not in conf/{group}", expected, todo))
+
+
+def _unknown_key(error: Any) -> ConfigError:
+    known = [str(key) for key in error.parent_node or ()]
+    parent, _, key = str(error.full_key).rpartition(".")
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    names = [f"{parent}.{name}" if parent else name for name in near or known]
+    return ConfigError(
+        explain(f"{error.full_key}, which is no key of the config" if known else str(error),
+                f"one of {', '.join(names)}" + (", ..." if near else ""),
+                f"{names[0]}=...?" if near else "see --help; a key of your own is added with +KEY")
+    )  # fmt: skip
+
+
+def check_choices() -> None:
+    """Refuse names in the groups whose choice follows the method's: Hydra leaves out what is not
+    there, since a method may have no encoder, loss or discriminator.
+
+    Raises:
+        ConfigError: with the nearest names.
+    """
+    if not HydraConfig.initialized():
+        return
+    hydra = HydraConfig.get()
+    choices = hydra.runtime.choices
+    words: Any = OmegaConf.to_container(hydra.overrides.task)  # not resolved
+    typed = {str(word).lstrip("+~").split("=")[0] for word in words}
+    method = choices.get("method")
+    for group in DERIVED:
+        choice = choices.get(group)
+        follows = f"{choices.get('generator')}_{method}" if group == "domain" else method
+        if choice is None or (choice == follows and group not in typed):
+            continue
+        if choice not in (found := options_of(group)):
+            raise unknown_choice(group, choice, found)
+
+
+def options_of(group: str) -> list[str]:
+    """The choices of a group, those of --config-dir and of the search path too."""
+    found: set[str] = set()
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.schema == "file":
+            folder: Any = Path(source.path) / group
+        elif source.schema == "pkg":
+            folder = importlib.resources.files(source.path) / group
+        else:
+            continue
+        if folder.is_dir():
+            found |= {f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")}
+    return sorted(found)

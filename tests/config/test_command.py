@@ -1,0 +1,105 @@
+"""The command line: misspelled names and unquoted values, as a user sees them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from ganinv.config.check import check_config
+from ganinv.config.command import quoted
+from ganinv.core.errors import ConfigError
+from tests.house.tree import CONF, groups, names
+from tests.runs import ROOT, composed
+
+ODD = ("/my faces", "/a=b", "/a,b", "/a(b", "/a)b", "/a{b", "/a[b", "it's", 'a"b', "a\\b", "a:b c")
+
+
+def said(*words: str, entry: str = "train.py") -> str:
+    """What a command that must fail writes to the screen."""
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / entry), *words],
+        capture_output=True, text=True, env=environment, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["experiment=e4e_ffhq102"], "experiment=e4e_ffhq102, which is not in conf/experiment; "
+         "expected one of e4e_ffhq1024"),
+        (["trainer.max_kmig=1"], "trainer.max_kmig, which is no key of the config; expected one of "
+         "trainer.max_kimg"),
+        (["methd=e4e"], "methd, which is no key of the config; expected one of method"),
+        (["run_dir=/my(faces"], "write \"run_dir='/my(faces'\""),
+        (["encoder=null"], "encoder=null; expected a choice of conf/encoder. To fix: name one"),
+        (["loss=psq"], "loss=psq, which is not in conf/loss; expected one of psp"),
+    ],
+)  # fmt: skip
+def test_a_command_that_does_not_compose(words, expected):
+    text = said(*words)
+    assert expected in text, text
+    assert len(text.strip().splitlines()) == 1, text
+
+
+def test_the_same_of_an_evaluation():
+    text = said("checkpoint=a.ckpt", "dataset=fffhq256", entry="evaluate.py")
+    assert "dataset=fffhq256, which is not in conf/dataset; expected one of ffhq256" in text
+    text = said("checkpoint=a.ckpt", "metric=[distorsion]", entry="evaluate.py")
+    assert "metric=distorsion, which is not in conf/metric; expected one of distortion" in text
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_the_form_that_is_advised_works(value):
+    """Through a shell and Hydra's parser, back to the very text."""
+    shell = subprocess.run(
+        ["bash", "-c", f"printf %s {quoted('dataset.root', value)}"], capture_output=True, text=True
+    )
+    override = OverridesParser.create().parse_override(shell.stdout)
+    assert (override.key_or_group, override.value()) == ("dataset.root", value)
+
+
+GROUPS = [g.name for g in groups() if g.name not in ("backbone", "metric", "inversion")]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_misspelled_name_is_left_out(group):
+    wrong = f"{names(group)[0]}x"
+    with pytest.raises(Exception, match=wrong):
+        check_config(composed([f"{group}={wrong}"]))
+
+
+@pytest.mark.parametrize("group", ["encoder", "loss", "discriminator"])
+def test_a_name_that_follows_the_method_may_be_missing_but_not_be_typed(group):
+    name = "gan" if group != "discriminator" else "psp"
+    with pytest.raises(ConfigError, match=f"{group}={name}, which is not in conf/{group}"):
+        check_config(composed([f"method={name}", f"{group}={name}"]))
+
+
+def test_files_of_a_users_own_are_found(tmp_path):
+    for group, content in (
+        ("experiment", "# @package _global_\nseed: 7\n"),
+        ("loss", "l2: null\n"),
+    ):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text(content)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "--config-dir", str(tmp_path), "experiment=mine",
+         "loss=mine", "runs=/proc/nowhere"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert "the run's folder /proc/nowhere" in done.stderr, done.stderr
+
+
+def test_no_group_of_the_defaults_is_optional_but_those_that_follow_the_method():
+    for entry in ("train", "evaluate"):
+        text = (CONF / f"{entry}.yaml").read_text()
+        optional = [line for line in text.splitlines() if "optional" in line]
+        assert all("${method}" in line for line in optional), optional
