@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -55,9 +56,10 @@ def refusal(error: Exception) -> ConfigError:
     """The sentence for an error of Hydra's."""
     if isinstance(error, OverrideParseException):
         return ConfigError(unreadable(error.override))
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return unknown_choice(group, choice, error.options)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        shipped = (Path(sys.argv[0]).resolve().parent / "conf" / group).glob("*.yaml")
+        return unknown_choice(group, choice, error.options or [path.stem for path in shipped])
     if str(error).startswith("Ambiguous value for argument "):
         return ConfigError(unreadable(str(error).split("'")[1]))
     cause = error.__cause__
@@ -82,8 +84,11 @@ def unreadable(override: str) -> str:
 
 def quoted(key: str, value: str) -> str:
     """KEY=VALUE as it can be typed in a shell, for any text as value."""
-    inner = value.replace("\\", "\\\\").replace("'", "\\'")
-    return shlex.quote(f"{key}='{inner}'") if "'" in inner else f"\"{key}='{inner}'\""
+    inner = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    inner = re.sub(r"(\\+)$", r"\1\1", inner)
+    if set(inner) & set("'\"\\$`!"):
+        return shlex.quote(f"{key}='{inner}'")
+    return f"\"{key}='{inner}'\""
 
 
 def unknown_choice(group: str, choice: str, options: Iterable[str]) -> ConfigError:
@@ -91,7 +96,7 @@ def unknown_choice(group: str, choice: str, options: Iterable[str]) -> ConfigErr
     options = sorted(options)
     near = difflib.get_close_matches(choice, options, n=3, cutoff=0.5)
     todo = f"{group}={near[0]}?" if near else "choose one of these"
-    expected = f"one of {', '.join(near or options)}" + (", ..." if near else "")
+    expected = f"one of {', '.join(near or options)}" + (" (the nearest)" if near else "")
     return ConfigError(explain(f"{group}={choice}, which is not in conf/{group}", expected, todo))
 
 
@@ -102,7 +107,7 @@ def _unknown_key(error: Any) -> ConfigError:
     names = [f"{parent}.{name}" if parent else name for name in near or known]
     return ConfigError(
         explain(f"{error.full_key}, which is no key of the config" if known else str(error),
-                f"one of {', '.join(names)}" + (", ..." if near else ""),
+                f"one of {', '.join(names)}" + (" (the nearest)" if near else ""),
                 f"{names[0]}=...?" if near else "see --help; a key of your own is added with +KEY")
     )  # fmt: skip
 

@@ -15,7 +15,20 @@ from ganinv.core.errors import ConfigError
 from tests.house.tree import CONF, groups, names
 from tests.runs import ROOT, composed
 
-ODD = ("/my faces", "/a=b", "/a,b", "/a(b", "/a)b", "/a{b", "/a[b", "it's", 'a"b', "a\\b", "a:b c")
+ODD = (
+    "/my faces",
+    "/a=b",
+    "/a,b",
+    "/a(b",
+    "/a)b",
+    "/a{b",
+    "/a[b",
+    "it's",
+    'a"b',
+    "a\\b",
+    "a:b c",
+    "a$HOME b",
+)
 
 
 def said(*words: str, entry: str = "train.py") -> str:
@@ -66,6 +79,7 @@ def test_the_form_that_is_advised_works(value):
     assert (override.key_or_group, override.value()) == ("dataset.root", value)
 
 
+ADAM = "_target_: torch.optim.AdamW\n_partial_: true\nlr: 1.0e-4\n"
 GROUPS = [g.name for g in groups() if g.name not in ("backbone", "metric", "inversion")]
 
 
@@ -84,15 +98,13 @@ def test_a_name_that_follows_the_method_may_be_missing_but_not_be_typed(group):
 
 
 def test_files_of_a_users_own_are_found(tmp_path):
-    for group, content in (
-        ("experiment", "# @package _global_\nseed: 7\n"),
-        ("loss", "l2: null\n"),
-    ):
+    files = {"experiment": "# @package _global_\nseed: 7\n", "optimizer": ADAM}
+    for group, content in files.items():
         (tmp_path / group).mkdir()
         (tmp_path / group / "mine.yaml").write_text(content)
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "--config-dir", str(tmp_path), "experiment=mine",
-         "loss=mine", "runs=/proc/nowhere"],
+         "optimizer=mine", "runs=/proc/nowhere"],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert "the run's folder /proc/nowhere" in done.stderr, done.stderr
