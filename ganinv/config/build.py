@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ganinv import __version__
+from ganinv.config.check import check_precision
 from ganinv.config.instantiate import instantiate
 from ganinv.config.stored import StoredConfig, build_stored
 from ganinv.core.errors import ConfigError, WeightsError, explain
@@ -46,6 +47,8 @@ def build_method(cfg: Config, generator: torch.nn.Module, *, training: bool = Tr
         training: False leaves out the losses, and with them the weights that only they need, and
             what the networks would start from.
     """
+    if training and isinstance(cfg, DictConfig):
+        check_precision(cfg.trainer.precision)
     parts: dict[str, Any] = {"generator": generator, "optimizer": build_part(cfg, "optimizer")}
     if "encoder" in cfg:
         encoder = build_part(cfg, "encoder", _partial_=True)

@@ -16,7 +16,8 @@ Regressing f itself was tried in the paper, and hurts.
 
 Differs from the released code in: images are made smaller by bicubic interpolation with
 antialiasing (released: Lanczos, in 8 bits on the CPU), on both sides of LPIPS (released: its I_rec
-without antialiasing). The dataset must be synthetic: no other has the codes of its images.
+without antialiasing), clamped to [-1,1] there (released: I_rec is not) and never enlarged
+(released: always 256 px). The dataset must be synthetic: no other has the codes of its images.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ history of earlier codes (Shrivastava et al., arXiv 1612.07828); without, row 0.
 
 Differs from the released code in: E steps before D and hands it its codes, which saves a forward
 pass of the encoder a step (D then moves on the same codes; E sees D one step earlier); the
-schedule counts images, not steps; D and the pools do not learn from validation images.
+schedule counts images, not steps; D and the pools do not learn from
+validation images; E's running statistics move once a step (released: twice, D's own pass of E too).
 """
 
 from __future__ import annotations

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
+from ganinv.core.errors import NotFinite, explain
 from ganinv.method.base import Method
 from ganinv.run.checkpoint import LAST
 from ganinv.trainer.callbacks import due, step_images
 from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
+
+log = logging.getLogger(__name__)
+
+
+def not_finite(method: Method, optimizers: list[torch.optim.Optimizer]) -> str | None:
+    """The first tensor of a checkpoint that is NaN or Inf; None if all is sound."""
+    named = {n: v for n, v in method.state_dict().items() if not method.is_frozen(n)}
+    for player, optimizer in zip(method.player_names, optimizers, strict=True):
+        states = enumerate(optimizer.state.values())
+        named |= {f"the optimizer of {player}: {k} {i}": v for i, s in states for k, v in s.items()}
+    numbers = {n: v for n, v in named.items() if torch.is_tensor(v) and v.is_floating_point()}
+    if not numbers:
+        return None
+    sound = torch.stack([v.isfinite().all().to(method.device) for v in numbers.values()])
+    return None if bool(sound.all()) else list(numbers)[int((~sound).nonzero()[0])]
 
 
 class Saver(pl.Callback):
@@ -39,7 +58,7 @@ class Saver(pl.Callback):
         assert isinstance(pl_module, Method)
         seen = pl_module.images_seen
         if due(seen, seen - step_images(trainer), self.every) or trainer.should_stop:
-            trainer.save_checkpoint(self.folder / LAST)
+            self._save(trainer, pl_module, LAST)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep this state if it is among the best."""
@@ -47,15 +66,43 @@ class Saver(pl.Callback):
         score = pl_module.validation.get(pl_module.monitor)
         if score is None or trainer.sanity_checking:
             return
+        if not math.isfinite(score):
+            log.warning(
+                "val/%s is %s at %.2f kimg: not among the best checkpoints",
+                pl_module.monitor, score, pl_module.images_seen / 1000,
+            )  # fmt: skip
+            return
         name = f"best-{pl_module.images_seen:09d}.ckpt"
         ranked = sorted([*(b for b in self.best if b[1] != name), (score, name)])
         dropped = [n for _, n in ranked[self.keep_best :]]
         self.best = ranked[: self.keep_best]
         if name not in dropped:
-            trainer.save_checkpoint(self.folder / name)
+            self._save(trainer, pl_module, name)
         if trainer.is_global_zero:
             first = self.best[0][1]
             self._files(trainer).afterwards(lambda: self._keep(first, dropped))
+
+    def _save(self, trainer: pl.Trainer, method: Method, name: str) -> None:
+        """Write one, unless it would be of no use.
+
+        Raises:
+            NotFinite: on every rank, if a tensor of any rank is NaN or Inf; nothing is written.
+        """
+        broken = not_finite(method, trainer.optimizers)
+        ranks = torch.tensor(float(broken is not None), device=trainer.strategy.root_device)
+        if trainer.world_size > 1:
+            ranks = trainer.strategy.reduce(ranks, reduce_op="sum")
+        if float(ranks):
+            raise NotFinite(
+                explain(
+                    f"{broken or 'a tensor of another rank'} is NaN or Inf at "
+                    f"{method.images_seen / 1000:.2f} kimg",
+                    "finite weights, statistics and optimizer states",
+                    f"nothing was written over {self.folder}; go on from there (resume=auto) with "
+                    "a lower optimizer.lr, or with trainer.precision=32-true",
+                )
+            )
+        trainer.save_checkpoint(self.folder / name)
 
     def _keep(self, first: str, dropped: list[str]) -> None:
         """Remove what is no longer among the best; link the best one."""

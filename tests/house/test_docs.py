@@ -193,6 +193,59 @@ def test_every_command_starts() -> None:
     )
 
 
+def test_every_pytest_marker_that_is_named_exists() -> None:
+    known = re.findall(r'^    "(\w+): ', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert_none(
+        f"{at(path, number)}: pytest has no marker {word}; there are {', '.join(known)}"
+        for path, text in with_commands()
+        for number, line in enumerate(text.splitlines(), 1)
+        for named in re.findall(r"(?:pytest |`)-m [\"']?(?:not )?(\w+)", line)
+        if (word := named) not in known
+    )
+
+
+EQUATIONS = {  # file -> words that stand on the line of an equation, and its number in the paper
+    "ganinv/method/psp.py": {"|x - x_hat|": 1, "LPIPS(x": 2, "|wp - w_avg|": 3, "<R(x)": 4},
+    "docs/METHODS.md": {"`L_2`": 1, "`L_LPIPS`": 2, "`L_reg`": 3, "`L_ID`": 4, "weighted sum": 5},
+    "ganinv/loss/pixel.py": {"pSp eq": 1},
+    "ganinv/loss/lpips.py": {"pSp eq": 2},
+    "ganinv/loss/latent.py": {"pSp's norm (eq": 3},
+    "ganinv/loss/identity.py": {"pSp eq": 4},
+}
+
+
+@pytest.mark.parametrize("name", list(EQUATIONS))
+def test_files_agree_on_the_equations_of_psp(name: str) -> None:
+    """arXiv 2008.00951 numbers its five losses; `wp = w_avg + E(s)` has no number there."""
+    lines = (ROOT / name).read_text().splitlines()
+    for words, number in EQUATIONS[name].items():
+        found = [line for line in lines if words in line and "eq. " in line]
+        assert found and all(f"eq. {number}" in line for line in found), (words, found)
+
+
+IDINVERT = {  # genforce/idinvert: train_encoder.py and training/loss_encoder.py
+    "method.gan_loss": "logistic_r1",
+    "method.adversarial_weight": 0.08,
+    "method.gamma": 10.0,
+    "method.decay_every": 1_750_000,
+    "loss.vgg.weight": 5.0e-5,
+    "optimizer.lr": 1.0e-4,
+    "dataset.batch_size": 16,
+    "encoder._target_": "ganinv.encoder.idinvert.DomainGuidedEncoder5x5",
+    "encoder.channel_max": 512,
+}
+
+
+@pytest.mark.parametrize("name", ["ffhq256", "tower256", "bedroom256"])
+def test_a_recipe_that_claims_a_source_composes_to_its_numbers(name: str) -> None:
+    config = composed("train", [f"experiment=idinvert_{name}", "method.discriminator_weights=x"])
+    for dotted, value in IDINVERT.items():
+        found: object = config
+        for key in dotted.split("."):
+            found = found[key]  # type: ignore[index]
+        assert found == value, dotted
+
+
 def test_no_host_of_a_registry_and_no_path_of_a_machine() -> None:
     assert_none(
         f"{at(path, number)}: {found.group(0)}: leave hosts and machines to the environment"

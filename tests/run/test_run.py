@@ -31,9 +31,7 @@ from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.folder import ENVIRONMENT
 from ganinv.run.status import read_state
 from tests.generator.test_stylegan3 import tiny as stylegan3
-from tests.runs import composed, differences, overrides, run, tiny_generator_file
-
-METHODS = ["psp", "e4e", "gan", "restyle_psp", "restyle_e4e", "idinvert", "bdinvert"]
+from tests.runs import METHODS, composed, differences, overrides, run, tiny_generator_file
 
 
 def can_mount():
@@ -185,6 +183,29 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_stop_the_run(
     with pytest.raises(NotFinite, match="gradient of E was not finite 3 steps in a row"):
         trained("psp", assets, tmp_path / "run", "method.max_nonfinite=3")
     assert len(calls) == 6
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_written(assets, tmp_path, monkeypatch):
+    """A weight becomes NaN after the checkpoint of 8 images: the one of 16 is refused."""
+    step = PSp.step
+
+    def broken(self, x, batch):
+        step(self, x, batch)
+        if self.images_seen == 12:
+            self.E.latlayer1.bias.data[0] = float("inf")
+
+    monkeypatch.setattr(PSp, "step", broken)
+    said = r"E.latlayer1.bias is NaN or Inf at 0.02 kimg; expected finite .*nothing was written ov"
+    with pytest.raises(NotFinite, match=said):
+        trained("psp", assets, tmp_path / "run", "trainer.val_every_kimg=1")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert read_checkpoint(last)["images_seen"] == 8
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-true", "64-true"])
+def test_a_precision_that_is_not_computed_rightly_is_refused(precision, assets, tmp_path):
+    with pytest.raises(ConfigError, match=rf"precision={precision}; expected 32-true or bf16-mix"):
+        run([*overrides("psp", *assets), f"trainer.precision={precision}", f"runs={tmp_path}"])
 
 
 def test_refusals(assets, tmp_path):
