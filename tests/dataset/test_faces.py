@@ -140,8 +140,9 @@ def test_points_from_csv(tmp_path: Path) -> None:
         ("a.json", {"a.png": [[]]}, r"points of shape \[1, 0\]|shape \[0\]"),
         ("a.json", {"settings": {}, "images": [{"source": "a.png"}]}, "faces"),
         ("a.json", {"settings": {}, "images": [3]}, "subscriptable"),
-        ("a.json", "[" * 200_000, "nested without end"),
-        ("a.json", '{"a": ' + "[" * 200_000, "nested without end"),
+        ("a.json", "[     " * 200_000, "nested without end"),
+        ("a.json", '{"a": ' + "[     " * 200_000, "nested without end"),
+        ("a.json", '{"a": [' + "[]," * 200_000 + "[]]}", "more brackets than points have"),
         ("a.json", "\0\1\2", "Expecting value"),
         ("a.csv", csv_row("a.png", FIVE) + ",3", "line 1 has 11 numbers instead of 136 or 10"),
         (
