@@ -2,62 +2,35 @@
 
 python evaluate.py checkpoint=runs/NAME/checkpoints/best.ckpt
 python evaluate.py checkpoint=... metric=[distortion,lpips] split=val limit=100
+python evaluate.py checkpoint=... trainer.devices=2     two processes; -1: one on each GPU
 python evaluate.py --help                               every group and key
+
+A command that was stopped goes on where it was when it is typed again.
 """
 
 import sys
 
 import hydra
-import pytorch_lightning as pl
-import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from ganinv.config.build import build_data
-from ganinv.config.check import check, check_config
-from ganinv.config.command import run_command
-from ganinv.config.instantiate import instantiate
 from ganinv.core.errors import USER_ERRORS
-from ganinv.evaluation.measure import (
-    check_input_size,
-    dataset_of,
-    device_of,
-    facts_of,
-    measure,
-    output_folder,
-    refuse,
-    seed_of,
-    write,
-)
-from ganinv.evaluation.open import open_model
+from ganinv.evaluation.measure import Evaluation
+from ganinv.evaluation.output import begin, check_options, join, write
+from ganinv.evaluation.ranks import carry_out, ranks_of
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """One checkpoint on one split."""
-    check_config(cfg)
-    refuse(cfg)
-    device = device_of(cfg.device)
-    pl.seed_everything(cfg.seed, verbose=False)
-    opened = open_model(cfg.checkpoint, cfg.generator_weights)
-    model = opened.model
-    data = build_data(dataset_of(cfg, opened), model.task, batch_size=cfg.batch_size)
-    check_input_size(model, data.image_size)
-    check(model.G, data, [cfg.split])
-    data.prepare_data()
-    model.to(device, memory_format=torch.channels_last)
-    inversions = {name: instantiate(part, model=model) for name, part in cfg.inversion.items()}
-    metrics = [instantiate(part).to(device) for part in cfg.metric.values()]
-    result = measure(
-        model,
-        data.eval_dataloader(cfg.split),
-        min(data.count(cfg.split), cfg.limit or sys.maxsize),
-        inversions,
-        metrics,
-        facts_of(cfg, opened, device),
-        seed=seed_of(cfg, opened),
-        pictures=cfg.pictures,
-        device=device,
-    )
-    write(result, output_folder(cfg, opened))
+    """One checkpoint on one split, on any number of ranks."""
+    OmegaConf.resolve(cfg)
+    check_options(cfg)
+    ranks = ranks_of(cfg.trainer.devices, cfg.trainer.num_nodes)
+    job = Evaluation(cfg)
+    measurement = job.open(ranks)
+    work, todo = begin(measurement, ranks)
+    carry_out(work, todo, job, ranks, measurement)
+    if ranks.rank == 0:
+        write(join(work, measurement, ranks), work.folder)
+        work.end()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -67,7 +40,9 @@ def main(cfg: DictConfig) -> None:
         evaluate(cfg)
     except USER_ERRORS as error:
         sys.exit(f"\n{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -25,6 +25,7 @@ from ganinv.core.seed import derive_seed, randn_rows
 from ganinv.dataset import avatars
 from ganinv.generator.importer.load import load_generator
 from ganinv.metric.fid import FID
+from ganinv.metric.metric import Sample
 
 FIRST_SEED = 30_000_000  # beyond training, validation and test
 
@@ -51,18 +52,22 @@ def main() -> None:
     args = parser.parse_args()
     generator = load_generator(weights=args.weights, resolution=64, kind=None, origin=None)
     backbone = efficientnet_lite0(weights=None)
-    ours = FID(column="fid_lite0", backbone=backbone)
-    floor = FID(column="fid_lite0", backbone=backbone)
+    fid = FID(column="fid_lite0", backbone=backbone)
+    rows: dict[str, list[dict[str, Tensor]]] = {"ours": [], "floor": []}
     for start in range(0, args.images, 50):
         numbers = range(start, min(start + 50, args.images))
         real = faces(0, numbers)
-        ours(samples(generator, numbers), real)
-        floor(faces(args.images, numbers), real)
+        rows["ours"].append(fid(Sample(real, samples(generator, numbers))))
+        rows["floor"].append(fid(Sample(real, faces(args.images, numbers))))
+    found = {
+        name: fid.compute({key: torch.cat([part[key] for part in parts]) for key in parts[0]})
+        for name, parts in rows.items()
+    }
     result = {
         "weights": args.weights,
         "images": args.images,
-        "fid_lite0": round(ours.compute()["fid_lite0"], 1),
-        "floor": round(floor.compute()["fid_lite0"], 1),
+        "fid_lite0": round(found["ours"]["fid_lite0"], 1),
+        "floor": round(found["floor"]["fid_lite0"], 1),
     }
     print(result)
     write_atomic(args.json, (json.dumps(result, indent=1) + "\n").encode())

@@ -177,13 +177,13 @@ class ShardData(pl.LightningDataModule):
         """
         return len(self.open(split))
 
-    def eval_dataloader(self, split: str) -> Loader:
-        """Every image of a split once over all ranks, in stored order."""
+    def eval_dataloader(self, split: str, batches: list[list[int]] | None = None) -> Loader:
+        """The asked batches, by the images' numbers in the stored order of a split; without them,
+        every image once over all ranks."""
         index = self.open(split)
-        paired = self.source is not None
-        return self._loader(
-            EvalSet(index, paired), eval_batches(len(index), self.batch_size, *self._place())
-        )
+        if batches is None:
+            batches = eval_batches(len(index), self.batch_size, *self._place())
+        return self._loader(EvalSet(index, self.source is not None), batches)
 
     def _place(self) -> tuple[int, int]:
         """This rank and the number of ranks, as the trainer knows them: under srun the environment

@@ -102,9 +102,13 @@ class SyntheticData(pl.LightningDataModule):
         places = Positions(start=seen, batch_size=self.batch_size, rank=rank, world_size=world)
         return self._loader("train", places)
 
-    def eval_dataloader(self, split: str) -> DataLoader[Any]:
-        """Every sample of a split once over all ranks."""
-        return self._loader(split, eval_batches(self.count(split), self.batch_size, *self._place()))
+    def eval_dataloader(
+        self, split: str, batches: list[list[int]] | None = None
+    ) -> DataLoader[Any]:
+        """The asked batches of sample numbers; without them, every sample once over all ranks."""
+        if batches is None:
+            batches = eval_batches(self.count(split), self.batch_size, *self._place())
+        return self._loader(split, batches)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation samples."""

@@ -1,60 +1,88 @@
-"""Evaluation of a checkpoint: every inversion method over a split, measured and written down."""
+"""Evaluation in numbered batches: each inverts some images with one method and measures them.
+
+A part (`work.py`) holds the metrics' rows of its images, `<metric>/<row>` [B] or [B,F], and
+`seconds` [B]; beside them the images' keys, and whether the process was warm: the first batch of a
+process is not timed unless there is no other.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
+from omegaconf import DictConfig
 from torch import Tensor
-from tqdm import tqdm
 
-from ganinv import __version__
+from ganinv.config.build import build_data
+from ganinv.config.check import check
+from ganinv.config.instantiate import instantiate
 from ganinv.config.stored import StoredConfig
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.core.interface import Batch, Inversion, Target
-from ganinv.core.safe.io import write_atomic
 from ganinv.core.seed import derive_seed
-from ganinv.evaluation import report, table
-from ganinv.evaluation.open import Opened
-from ganinv.evaluation.result import Picture, Result, Row
+from ganinv.evaluation.open import Opened, open_model
+from ganinv.evaluation.pictures import Pictures
+from ganinv.evaluation.ranks import Ranks
+from ganinv.evaluation.result import Picture, judge_of
+from ganinv.evaluation.work import Part, Work, cut
 from ganinv.inversion.model import Model
-from ganinv.metric.metric import Metric
+from ganinv.metric.metric import Metric, Sample
 
-SPLITS = ("train", "val", "test")
-WORST = 8
 MOVED = ("image", "source")
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 T = TypeVar("T")
 Invert = Callable[[Target], Inversion]
 
 
-def refuse(cfg: DictConfig) -> None:
-    """Look at the options before anything is loaded.
+@dataclass(frozen=True)
+class Numbered:
+    """A batch: some images of the set, and the method that inverts them."""
 
-    Raises:
-        ConfigError: an option that cannot work, or a report that would be written over.
+    inversion: str
+    images: range  # places in the split
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated: the config, which travels to other processes.
+
+    Args:
+        cfg: the composed config of evaluate.py, resolved.
     """
-    if OmegaConf.is_missing(cfg, "checkpoint"):
-        _refuse("no checkpoint", "one that train.py wrote", "add checkpoint=PATH to the command")
-    if cfg.split not in SPLITS:
-        _refuse(f"split={cfg.split}", f"one of {', '.join(SPLITS)}", "set split")
-    for name in ("limit", "batch_size", "pictures"):
-        value = cfg[name]
-        if value is not None and value < 1:
-            _refuse(f"{name}={value}", "a whole number of at least 1", f"set {name}")
-    for group in ("inversion", "metric"):
-        if not cfg.get(group):
-            _refuse(f"no {group}", "at least one", f"set {group}=[...]")
-    if cfg.output is not None and Path(cfg.output).exists():
-        _refuse(
-            f"output={cfg.output}, which exists",
-            "a folder that does not exist yet",
-            "choose another; nothing was overwritten",
+
+    cfg: DictConfig
+
+    def open(self, ranks: Ranks) -> Measurement:
+        """Load all that it needs.
+
+        Raises:
+            ConfigError, DataError, WeightsError, WeightsMissing: what cannot work.
+        """
+        cfg = self.cfg
+        device = ranks.device(cfg.trainer.accelerator)
+        torch.manual_seed(cfg.seed)
+        opened = open_model(cfg.checkpoint, cfg.generator_weights)
+        model = opened.model
+        data = build_data(dataset_of(cfg, opened), model.task, batch_size=cfg.batch_size)
+        check_input_size(model, data.image_size)
+        check(model.G, data, [cfg.split])
+        data.prepare_data()
+        model.to(device, memory_format=torch.channels_last)
+        return Measurement(
+            cfg=cfg,
+            opened=opened,
+            data=data,
+            inversions={n: instantiate(part, model=model) for n, part in cfg.inversion.items()},
+            metrics={
+                name: instantiate(part).to(device)
+                for name, part in cfg.metric.items()
+            },
+            device=device,
         )
 
 
@@ -68,11 +96,9 @@ def dataset_of(cfg: DictConfig, opened: Opened) -> DictConfig | StoredConfig:
     if cfg.get("dataset"):
         return cfg
     if not opened.config.get("dataset"):
-        _refuse(
-            f"checkpoint={cfg.checkpoint} ({opened.words}), which names no dataset",
-            "dataset=NAME, of images as its encoder reads them",
-            "add e.g. dataset=ffhq256 to the command",
-        )
+        given = f"checkpoint={cfg.checkpoint} ({opened.words}), which names no dataset"
+        expected = "dataset=NAME, of images as its encoder reads them"
+        raise ConfigError(explain(given, expected, "add e.g. dataset=ffhq256 to the command"))
     return StoredConfig(opened.config, opened.path)
 
 
@@ -91,79 +117,13 @@ def check_input_size(model: Model, image_size: Sequence[int]) -> None:
     """
     if tuple(image_size) != model.input_size:
         given, wanted = (" x ".join(map(str, size)) for size in (image_size, model.input_size))
-        _refuse(
-            f"a dataset of {given} px for an encoder of {wanted} px",
-            "images of the encoder's size",
-            "choose another dataset=...",
+        raise ConfigError(
+            explain(
+                f"a dataset of {given} px for an encoder of {wanted} px",
+                "images of the encoder's size",
+                "choose another dataset=...",
+            )
         )
-
-
-def device_of(name: str) -> torch.device:
-    """auto: the first GPU if there is one, else the CPU.
-
-    Raises:
-        ConfigError: a GPU that is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        _refuse(f"device={name}", "a device of this machine", "set device=cpu")
-    return device
-
-
-def measure(
-    model: Model,
-    loader: Iterable[Batch],
-    total: int,
-    inversions: Mapping[str, Invert],
-    metrics: list[Metric],
-    facts: dict[str, Any],
-    *,
-    seed: int,
-    pictures: int,
-    device: torch.device,
-) -> Result:
-    """Invert and measure every image with every inversion method.
-
-    Args:
-        model: E and G.
-        loader: batches of the split, from the start each time it is iterated.
-        total: its number of images.
-        inversions: name -> Target -> Inversion.
-        metrics: the columns.
-        facts: what is evaluated.
-        seed: of what the task and synthetic images draw.
-        pictures: images to show.
-        device: of the computation.
-    """
-    higher_is_better = {
-        name: way for metric in metrics for name, way in metric.higher_is_better.items()
-    }
-    result = Result(facts, higher_is_better)
-    for name, invert in inversions.items():
-        row, keys = Row(name, {}, 0.0, [], [], []), []
-        watch = Stopwatch(device)
-        bar = tqdm(total=total, unit="img", desc=name, leave=False)
-        for batch in limited(loader, total):
-            parts: dict[str, Any] = dict(batch)
-            on_device: Any = {k: v.to(device) if k in MOVED else v for k, v in parts.items()}
-            target = target_of(model, on_device, seed)
-            found = watch.time(len(target.x), _rendered, model, invert, target)
-            x_hat = to_unit(to_uint8(found))  # as it would be saved
-            x, s = target.x, target.s
-            keys += batch["key"]
-            source = None if s is x else model.task.picture(s)
-            _take(row, batch["key"], x, x_hat, metrics, pictures, result, source)
-            bar.update(len(x))
-        bar.close()
-        row.values = _means(row.per_image)
-        for metric in metrics:
-            row.values |= metric.compute()
-        row.ms_per_image = watch.ms_per_item()
-        result.rows.append(row)
-        result.keys = keys
-    return result
 
 
 def target_of(model: Model, batch: Batch, seed: int) -> Target:
@@ -174,136 +134,158 @@ def target_of(model: Model, batch: Batch, seed: int) -> Target:
     return Target(x=x, s=s, key=batch["key"], seeds=seeds)
 
 
-@torch.no_grad()
-def _rendered(model: Model, invert: Invert, target: Target) -> Tensor:
-    return model.render(invert(target), target.x.shape[-2:])
+class Measurement:
+    """Inverts and measures batches.
+
+    Args:
+        cfg: of evaluate.py.
+        opened: the checkpoint.
+        data: the data module.
+        inversions: name -> Target -> Inversion.
+        metrics: name -> columns.
+        device: of the computation.
+
+    Raises:
+        ConfigError: two metrics with one column.
+    """
+
+    def __init__(
+        self,
+        *,
+        cfg: DictConfig,
+        opened: Opened,
+        data: Any,
+        inversions: dict[str, Invert],
+        metrics: dict[str, Metric],
+        device: torch.device,
+    ) -> None:
+        self.cfg, self.opened, self.model, self.data = cfg, opened, opened.model, data
+        self.inversions, self.metrics, self.device = inversions, metrics, device
+        self.higher_is_better: dict[str, bool] = {}
+        for name, metric in metrics.items():
+            twice = sorted(set(metric.higher_is_better) & set(self.higher_is_better))
+            if twice:
+                given = f"metric={name}, whose column {twice[0]} another metric has"
+                raise ConfigError(explain(given, "a name for each", f"set metric.{name}.column"))
+            self.higher_is_better |= metric.higher_is_better
+        self.total = min(data.count(cfg.split), cfg.limit or data.count(cfg.split))
+        self.batches = [
+            Numbered(name, images)
+            for name in inversions
+            for images in cut(self.total, cfg.batch_size)
+        ]
+        self.watches = {name: Stopwatch(device) for name in inversions}
+
+    def __call__(
+        self, work: Work, numbers: list[int]
+    ) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]:
+        """Measure batches, in this order; one without a readable image has no rows."""
+        wanted = [list(self.batches[number].images) for number in numbers]
+        left = iter(numbers)
+        for batch in self.data.eval_dataloader(self.cfg.split, wanted):
+            place = int(batch["position"][0])
+            for number in left:
+                if place in self.batches[number].images:
+                    yield number, *self.measure(work, self.batches[number], batch)
+                    break
+                yield number, {}, {"keys": [], "warm": False, "skipped": _whole(self, number)}
+        for number in left:
+            yield number, {}, {"keys": [], "warm": False, "skipped": _whole(self, number)}
+
+    def measure(self, work: Work, numbered: Numbered, batch: Batch) -> Part:
+        """The part of one batch; its pictures go to the work's folder."""
+        name, watch = numbered.inversion, self.watches[numbered.inversion]
+        parts: dict[str, Any] = dict(batch)
+        moved: Any = {k: v.to(self.device) if k in MOVED else v for k, v in parts.items()}
+        target = target_of(self.model, moved, seed_of(self.cfg, self.opened))
+        x, s = target.x, target.s
+        with self._autocast():
+            found, seconds = watch.time(self.inversions[name], target)
+        with torch.no_grad():
+            x_hat = to_unit(
+                to_uint8(self.model.render(found, x.shape[-2:]))
+            )  # as it would be saved
+        sample = Sample(x, x_hat, wp=found.wp, attributes=parts.get("attributes"))
+        rows = self._rows(sample)
+        rows["seconds"] = torch.full((len(x),), seconds / len(x), dtype=torch.float64)
+        source = None if s is x else self.model.task.picture(s)
+        self._keep_pictures(work, name, batch, sample, rows, source)
+        known = {"keys": batch["key"], "skipped": parts.get("skipped", []), "warm": watch.laps > 1}
+        return rows, known
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        dtype = PRECISIONS[self.cfg.trainer.precision]
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+    @torch.no_grad()
+    def _rows(self, sample: Sample) -> dict[str, Tensor]:
+        rows: dict[str, Tensor] = {}
+        for name, metric in self.metrics.items():
+            missing = [entry for entry in metric.needs if not sample.has(entry)]
+            if missing:
+                given = f"metric={name}, which needs {missing[0]}, on images without"
+                raise ConfigError(explain(given, "what it measures", f"leave {name} out"))
+            rows |= {f"{name}/{row}": value.cpu() for row, value in metric(sample).items()}
+        return rows
+
+    def columns(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The columns known of each image, [N] each, among the rows of a part."""
+        found = {row.rpartition("/")[2]: value for row, value in rows.items()}
+        return {name: found[name] for name in self.higher_is_better if name in found}
+
+    def pictures(self, work: Work, inversion: str) -> Pictures:
+        """Where the pictures of an inversion method are kept."""
+        return Pictures(work.parts_folder / f"pictures-{inversion}", self.cfg.pictures)
+
+    def _keep_pictures(
+        self,
+        work: Work,
+        inversion: str,
+        batch: Batch,
+        sample: Sample,
+        rows: dict[str, Tensor],
+        source: Tensor | None,
+    ) -> None:
+        columns = {name: value.tolist() for name, value in self.columns(rows).items()}
+        judge = judge_of(self.higher_is_better, set(columns))
+        pictures = self.pictures(work, inversion)
+        image, reconstruction = to_uint8(sample.x).cpu(), to_uint8(sample.x_hat).cpu()
+        read = None if source is None else to_uint8(source).cpu()
+        for i, number in enumerate(batch["position"].tolist()):
+            values = {name: column[i] for name, column in columns.items()}
+            pictures.keep(
+                number,
+                None if judge is None else values[judge],
+                Picture(
+                    batch["key"][i],
+                    image[i],
+                    reconstruction[i],
+                    values,
+                    None if read is None else read[i],
+                ),
+            )
 
 
-def limited(loader: Iterable[Batch], total: int) -> Iterator[Batch]:
-    """The first `total` images, the last batch cut."""
-    left = total
-    for batch in loader:
-        count = min(left, len(batch["key"]))
-        if count == 0:
-            return
-        parts: dict[str, Any] = {k: v for k, v in batch.items() if k != "skipped"}
-        left -= count
-        yield {name: value[:count] for name, value in parts.items()}  # type: ignore[misc]
-        if left == 0:
-            return
+def _whole(measurement: Measurement, number: int) -> list[str]:
+    images = measurement.batches[number].images
+    return [f"images {images.start} to {images.stop - 1}: none can be read"]
 
 
 class Stopwatch:
-    """The time of the inversions; the first batch, which warms up, counts only when alone."""
+    """Times calls, with all work on the device done."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.laps: list[tuple[float, int]] = []  # seconds, items
+        self.device, self.laps = device, 0
 
-    def time(self, items: int, function: Callable[..., T], *arguments: Any) -> T:
-        """function(*arguments), timed, with all work on the device done."""
+    def time(self, function: Callable[..., T], *arguments: Any) -> tuple[T, float]:
+        """function(*arguments), and the seconds it took."""
         self._wait()
         start = time.perf_counter()
         value = function(*arguments)
         self._wait()
-        self.laps.append((time.perf_counter() - start, items))
-        return value
+        self.laps += 1
+        return value, time.perf_counter() - start
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-    def ms_per_item(self) -> float:
-        """Milliseconds an item."""
-        laps = self.laps[1:] or self.laps
-        return 1000 * sum(seconds for seconds, _ in laps) / sum(items for _, items in laps)
-
-
-def _take(
-    row: Row,
-    keys: list[str],
-    x: Tensor,
-    x_hat: Tensor,
-    metrics: list[Metric],
-    pictures: int,
-    result: Result,
-    source: Tensor | None,
-) -> None:
-    """Measure a batch; keep its values and the pictures that will be shown."""
-    columns: dict[str, Tensor] = {}
-    with torch.no_grad():
-        for metric in metrics:
-            columns |= metric(x_hat, x)
-    lists = {name: value.double().tolist() for name, value in columns.items()}
-    values = [{name: lists[name][i] for name in lists} for i in range(len(keys))]
-    row.per_image += values
-    judge = next((n for n in lists if result.higher_is_better[n] == "lower"), None)
-    for i, key in enumerate(keys):
-        show_first = len(row.first) < pictures
-        if not show_first and judge is None:
-            continue
-        read = None if source is None else to_uint8(source[i]).cpu()
-        picture = Picture(key, to_uint8(x[i]).cpu(), to_uint8(x_hat[i]).cpu(), values[i], read)
-        if show_first:
-            row.first.append(picture)
-        if judge is not None:
-            row.worst.append(picture)
-    if judge is not None:
-        row.worst = sorted(row.worst, key=lambda p: -p.values[judge])[:WORST]
-
-
-def _means(per_image: list[dict[str, float]]) -> dict[str, float]:
-    names = per_image[0] if per_image else {}
-    return {name: sum(v[name] for v in per_image) / len(per_image) for name in names}
-
-
-def facts_of(cfg: DictConfig, opened: Opened, device: torch.device) -> dict[str, Any]:
-    """What the report says about what was evaluated."""
-    data = dataset_of(cfg, opened)["dataset"]
-    return {
-        "checkpoint": str(cfg.checkpoint),
-        "method": opened.kind,
-        "kimg": None if opened.images_seen is None else opened.images_seen / 1000,
-        "generator": opened.generator.source,
-        "generator_sha256": opened.generator.sha256,
-        "dataset": data.get("root") or data["_target_"].rsplit(".", 1)[-1],
-        "split": cfg.split,
-        "batch_size": cfg.batch_size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "ganinv": __version__,
-        "torch": torch.__version__,
-    }
-
-
-def output_folder(cfg: DictConfig, opened: Opened) -> Path:
-    """The asked folder, or a new one: in the run's or, of a file of no run, beside the file."""
-    if cfg.output is not None:
-        return Path(cfg.output)
-    path, what = opened.path.resolve(), "-".join(cfg.inversion)
-    if opened.images_seen is None:
-        parent, stem = path.parent / f"{path.stem}-evaluation", f"{cfg.split}-{what}"
-    else:
-        parent = path.parent.parent / "evaluation"
-        stem = f"{cfg.split}-{opened.images_seen / 1000:g}kimg-{what}"
-    names = [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
-    return next(p for name in names if not (p := parent / name).exists())
-
-
-def write(result: Result, folder: Path) -> None:
-    """metrics.json, images.csv, a grid for each inversion method, report.html; then the table."""
-    folder.mkdir(parents=True)
-    write_atomic(folder / "metrics.json", result.json().encode())
-    write_atomic(folder / "images.csv", result.csv().encode())
-    for row in result.rows:
-        report.grid(row.first).save(folder / f"grid-{row.inversion}.png")
-    title = f"{result.facts['method']} on {result.facts['split']}"
-    write_atomic(folder / "report.html", report.page(result, title).encode())
-    console = Console()
-    table.show(result, console)
-    console.print(f"{len(result.keys)} images of {result.facts['split']}")
-    for name in [f"grid-{row.inversion}.png" for row in result.rows] + ["report.html"]:
-        print(folder / name)
-
-
-def _refuse(given: str, expected: str, todo: str) -> None:
-    raise ConfigError(explain(given, expected, todo))

@@ -69,11 +69,18 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
+def png(image: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
 def page(result: Result, title: str) -> str:
     """The whole HTML page."""
     facts = "".join(
         f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>"
-        for name, value in {**result.facts, "images": len(result.keys)}.items()
+        for name, value in {**result.facts, "images": result.images}.items()
     )
     sections = [
         f"<h2>{escape(row.inversion)}: {label}</h2><div class='set'>"
@@ -82,7 +89,7 @@ def page(result: Result, title: str) -> str:
         for row in result.rows
         for label, pictures in (
             (f"the first {len(row.first)} images", row.first),
-            (f"the {len(row.worst)} worst by {_judge(result)}", row.worst),
+            (f"the {len(row.worst)} worst by {result.judge or 'nothing'}", row.worst),
         )
     ]
     return (
@@ -101,12 +108,6 @@ def _words(result: Result) -> str:
     return "input, " if any(p.source is not None for p in pictures) else ""
 
 
-def _judge(result: Result) -> str:
-    return next(
-        (name for name, better in result.higher_is_better.items() if better == "lower"), "nothing"
-    )
-
-
 def _table(result: Result) -> str:
     head = "".join(f"<th>{escape(h)}</th>" for h in ["inversion", *headings(result), TIME])
     body = "".join(
@@ -117,9 +118,8 @@ def _table(result: Result) -> str:
 
 
 def _figure(picture: Picture) -> str:
-    buffer = io.BytesIO()
-    to_image(torch.cat(parts_of(picture), dim=2)).save(buffer, "PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
+    strip = to_image(torch.cat(parts_of(picture), dim=2))
+    data = base64.b64encode(png(strip)).decode()
     finite = {name: value for name, value in picture.values.items() if math.isfinite(value)}
     text = "  ".join(f"{name} {number(value)}" for name, value in finite.items())
     return (

@@ -6,12 +6,11 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-
-from ganinv.metric.metric import Better
 
 
 @dataclass
@@ -30,11 +29,12 @@ class Row:
     """One inversion method over the whole set."""
 
     inversion: str
-    values: dict[str, float]  # column -> mean over the images, or the value of the set
-    ms_per_image: float
-    per_image: list[dict[str, float]]  # in the order of Result.keys
+    values: dict[str, float]  # column -> its number over the images
+    seconds_per_image: float
+    keys: list[str]  # of the N images
+    columns: dict[str, list[float]]  # column -> N numbers; "seconds" among them
     first: list[Picture]  # the first images of the set
-    worst: list[Picture]  # those with the largest value of the first lower-is-better column
+    worst: list[Picture]  # those that are worst by `Result.judge`
 
 
 @dataclass
@@ -42,24 +42,36 @@ class Result:
     """Everything the table, the JSON and the page show."""
 
     facts: dict[str, Any]  # what was evaluated: checkpoint, images seen, data, device, versions
-    higher_is_better: dict[str, Better]  # column -> better direction
-    keys: list[str] = field(default_factory=list)
+    higher_is_better: dict[str, bool]  # column -> whether larger numbers are better
     rows: list[Row] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)  # images that were left out, and why
+
+    @property
+    def images(self) -> int:
+        """Images that were measured."""
+        return len(self.rows[0].keys) if self.rows else 0
+
+    @property
+    def judge(self) -> str | None:
+        """The column by which images are the worst; see `judge_of`."""
+        known = {name for row in self.rows for name in row.columns}
+        return judge_of(self.higher_is_better, known)
 
     def json(self) -> str:
         """The facts and the rows; a number that is not finite becomes null."""
         rows = [
             {
                 "inversion": row.inversion,
-                "ms_per_image": row.ms_per_image,
+                "seconds_per_image": row.seconds_per_image,
                 **{name: _finite(value) for name, value in row.values.items()},
             }
             for row in self.rows
         ]
         content = {
             **self.facts,
-            "images": len(self.keys),
-            "better": self.higher_is_better,
+            "images": self.images,
+            "unreadable": self.unreadable,
+            "higher_is_better": self.higher_is_better,
             "rows": rows,
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -67,13 +79,19 @@ class Result:
     def csv(self) -> str:
         """One line an image and inversion method."""
         buffer = io.StringIO()
-        columns = sorted({name for row in self.rows for values in row.per_image for name in values})
+        columns = list(dict.fromkeys(name for row in self.rows for name in row.columns))
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["key", "inversion", *columns])
         for row in self.rows:
-            for key, values in zip(self.keys, row.per_image, strict=True):
-                writer.writerow([key, row.inversion, *(values.get(name, "") for name in columns)])
+            for i, key in enumerate(row.keys):
+                values = (row.columns[name][i] if name in row.columns else "" for name in columns)
+                writer.writerow([key, row.inversion, *values])
         return buffer.getvalue()
+
+
+def judge_of(higher_is_better: Mapping[str, bool], known: set[str]) -> str | None:
+    """The first column known of each image (`known`) of which less is better, None without one."""
+    return next((n for n, more in higher_is_better.items() if not more and n in known), None)
 
 
 def _finite(value: float) -> float | None:

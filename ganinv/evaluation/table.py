@@ -7,8 +7,8 @@ from rich.table import Table
 
 from ganinv.evaluation.result import Result
 
-ARROW = {"lower": "↓", "higher": "↑"}
-TIME = "ms/image ↓"
+ARROW = {False: "↓", True: "↑"}  # whether higher is better
+TIME = "time/image ↓"
 
 
 def headings(result: Result) -> list[str]:
@@ -22,11 +22,17 @@ def cells(result: Result) -> list[list[str]]:
         [
             row.inversion,
             *(number(row.values[name]) for name in result.higher_is_better),
-            f"{time:.3g}",
+            duration(row.seconds_per_image),
         ]
         for row in result.rows
-        for time in (row.ms_per_image,)
     ]
+
+
+def duration(seconds: float) -> str:
+    """Three significant digits, in ms below a second and in minutes from two on."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.3g} min"
 
 
 def number(value: float) -> str:

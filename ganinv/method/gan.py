@@ -30,7 +30,7 @@ from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.loss.adversarial import logistic, non_saturating, r1_penalty
 from ganinv.loss.term import Losses
 from ganinv.method.base import Method, OptimizerFactory
-from ganinv.metric.metric import Metric
+from ganinv.metric.metric import Metric, Sample
 
 GRID_SAMPLES = 64
 
@@ -97,6 +97,7 @@ class GAN(Method):
         self.add_player("D", discriminator.to(**layout), lazy(optimizer, reg_interval))
         self.G_ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.fid = fid
+        self._rows: dict[str, list[Tensor]] = {}  # of the validation that is under way
         if fid is not None:
             self.add_frozen("fid", fid)
             (self.monitor,) = fid.higher_is_better
@@ -159,17 +160,24 @@ class GAN(Method):
         return self.G_ema.synthesis(repeat_w(w, self.G.num_ws), noise="const")
 
     def validate(self, batch: Batch, batch_idx: int) -> None:
-        """Hand the metric a sample for each validation image; draw the first samples."""
+        """Show the metric a sample for each validation image; draw the first samples."""
         samples = self.sample(batch["position"])
         if self.fid is not None:
-            self.fid(samples, to_unit(batch["image"]))
+            measured = self.fid(Sample(to_unit(batch["image"]), samples))
+            for name, rows in measured.items():
+                self._rows.setdefault(name, []).append(rows)
         if batch_idx == 0:
             drawn = self.sample(torch.arange(GRID_SAMPLES)).float().cpu().clamp(-1, 1)
             self.grid = make_grid(drawn / 2 + 0.5, nrow=8)
 
     def on_validation_epoch_end(self) -> None:
         """The metric of the whole set."""
-        self.validation = self.fid.compute() if self.fid is not None else {}
+        rows = {name: torch.cat(parts) for name, parts in self._rows.items()}
+        self._rows = {}
+        if self.trainer.world_size > 1:
+            gather = self.trainer.strategy.all_rows  # type: ignore[attr-defined]
+            rows = {name: gather(part) for name, part in rows.items()}
+        self.validation = self.fid.compute(rows) if self.fid is not None else {}
 
     def next_commands(self, checkpoint: str) -> list[str]:
         """Write the averaged generator beside the checkpoint and say how to use it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ganinv.metric.metric import Metric
+from ganinv.metric.metric import Metric, Sample
 
 
 class Distance(Metric):
@@ -16,9 +16,9 @@ class Distance(Metric):
     """
 
     def __init__(self, *, column: str, term: nn.Module) -> None:
-        super().__init__({column: "lower"})
+        super().__init__({column: False})
         self.column, self.term = column, term.eval()
 
-    def forward(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """[B,3,H,W] each -> {column: [B]}."""
-        return {self.column: self.term(x_hat, x)}
+    def forward(self, sample: Sample) -> dict[str, Tensor]:
+        """{column: [B]}."""
+        return {self.column: self.term(sample.x_hat, sample.x)}

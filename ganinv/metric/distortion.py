@@ -18,7 +18,7 @@ from torchmetrics.functional.image import (
 )
 
 from ganinv.core.errors import ConfigError, explain
-from ganinv.metric.metric import Metric
+from ganinv.metric.metric import Metric, Sample
 
 PEAK = 2.0
 WINDOW = 11
@@ -28,14 +28,15 @@ class Distortion(Metric):
     """Columns mse, psnr (dB; infinite for equal images) and ssim, a number an image."""
 
     def __init__(self) -> None:
-        super().__init__({"mse": "lower", "psnr": "higher", "ssim": "higher"})
+        super().__init__({"mse": False, "psnr": True, "ssim": True})
 
-    def forward(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """[B,3,H,W] each -> name -> [B].
+    def forward(self, sample: Sample) -> dict[str, Tensor]:
+        """column -> [B].
 
         Raises:
             ConfigError: images smaller than SSIM's window.
         """
+        x, x_hat = sample.x, sample.x_hat
         if min(x.shape[-2:]) < WINDOW:
             raise ConfigError(
                 explain(

@@ -10,13 +10,14 @@ read higher, and nothing read here compares with an FID over Inception.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from ganinv.metric.metric import Metric
+from ganinv.metric.metric import Metric, Sample
 
 
 class Features(Protocol):
@@ -27,23 +28,8 @@ class Features(Protocol):
         ...
 
 
-class Pooled(nn.Module):
-    """The backbone in the form torchmetrics asks for."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        side = torch.zeros(1, 3, 64, 64)
-        self.num_features = self(side).shape[1]
-
-    def forward(self, image: Tensor) -> Tensor:
-        """[B,3,H,W] in [-1,1] -> [B,F]."""
-        network: Features = self.backbone  # type: ignore[assignment]
-        return network.features(image)
-
-
 class FID(Metric):
-    """One column of the whole set; over several ranks, of the images of all.
+    """One column of the whole set, from the features of every image.
 
     Args:
         column: its name; say the backbone in it.
@@ -51,25 +37,24 @@ class FID(Metric):
     """
 
     def __init__(self, *, column: str, backbone: nn.Module) -> None:
-        super().__init__({column: "lower"})
-        self.column = column
-        pooled = Pooled(backbone.eval().requires_grad_(False))
-        self.distance = FrechetInceptionDistance(feature=pooled)
+        super().__init__({column: False})
+        self.column, self.backbone = column, backbone.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Take in both sides, [B,3,H,W] in [-1,1]; nothing is known of a single image."""
-        self.distance.update(x_hat.clamp(-1, 1), real=False)
-        self.distance.update(x, real=True)
-        return {}
+    def forward(self, sample: Sample) -> dict[str, Tensor]:
+        """Features of both sides, float32 [B,F]; nothing is known of a single image."""
+        network: Features = self.backbone  # type: ignore[assignment]
+        sides = {"x": sample.x, "x_hat": sample.x_hat.clamp(-1, 1)}
+        return {f"features_{name}": network.features(image) for name, image in sides.items()}
 
-    def compute(self) -> dict[str, float]:
-        """{column: FID of what was taken in}; NaN below two images, where it is not defined."""
-        try:
-            value = float(self.distance.compute())
-        except RuntimeError as error:
-            if "More than one sample" not in str(error):
-                raise
-            value = float("nan")
-        self.distance.reset()
-        return {self.column: value}
+    def compute(self, rows: Mapping[str, Tensor]) -> dict[str, float]:
+        """{column: FID of all rows [N,F]}; NaN below two images, where it is not defined."""
+        real, fake = rows["features_x"], rows["features_x_hat"]  # [N,F]
+        if len(real) < 2:
+            return {self.column: float("nan")}
+        given = nn.Identity()
+        given.num_features = real.shape[1]  # type: ignore[assignment]
+        distance = FrechetInceptionDistance(feature=given, sync_on_compute=False).to(real.device)
+        distance.update(real, real=True)
+        distance.update(fake, real=False)
+        return {self.column: float(distance.compute())}

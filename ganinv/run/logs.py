@@ -48,6 +48,26 @@ class Tee:
         return getattr(self._stream, name)
 
 
+class Lines:
+    """A stream for a bar where there is no terminal: each of its states on a line of its own.
+
+    Args:
+        stream: where they go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """What the bar would have drawn over."""
+        if text.strip():
+            self._stream.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        """The stream's."""
+        self._stream.flush()
+
+
 @contextmanager
 def rank_log(folder: Path, rank: int) -> Iterator[None]:
     """Within this block, what the process says also goes to its log; so does what ends it."""

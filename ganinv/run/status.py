@@ -64,6 +64,16 @@ def is_there(pid: int, where: str, born: int | None = None) -> bool | None:
     return found is not None and born in (None, found)
 
 
+def this_process() -> dict[str, Any]:
+    """What another command needs to see whether this process still lives."""
+    return {
+        "host": platform.node(),
+        "processes": processes(),
+        "pid": os.getpid(),
+        "born": _birth(os.getpid()),
+    }
+
+
 def _words() -> list[str]:
     """The command line without what Lightning adds to the ranks that it starts."""
     return [word for word in sys.argv if not word.startswith("hydra.")]
@@ -77,10 +87,7 @@ def beginning(job: str, wandb_id: str, max_kimg: float) -> dict[str, Any]:
         "ganinv": __version__,
         "job": job,
         "wandb_id": wandb_id,
-        "host": platform.node(),
-        "processes": processes(),
-        "pid": os.getpid(),
-        "born": _birth(os.getpid()),
+        **this_process(),
         "command": shlex.join(["python", *_words()]),
         "started_in": os.getcwd(),
         "max_kimg": max_kimg,

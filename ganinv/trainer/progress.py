@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 import pytorch_lightning as pl
 from tqdm import tqdm
 
 from ganinv.method.base import Method
-
-
-class Lines:
-    """A stream for a bar where there is no terminal: each of its states on a line of its own.
-
-    Args:
-        stream: where they go.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        """What the bar would have drawn over."""
-        if text.strip():
-            self._stream.write(text.strip() + "\n")
-
-    def flush(self) -> None:
-        """The stream's."""
-        self._stream.flush()
+from ganinv.run.logs import Lines
 
 
 class Progress(pl.Callback):

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ganinv.run.launch import store
 from ganinv.run.watchdog import RankWatchdog
@@ -140,6 +141,11 @@ class Replicas(DDPStrategy):
     def gather_rows(self, row: Tensor) -> Tensor:
         """A small row of numbers of each rank, [N,K] on the CPU."""
         return self.all_gather(row.to(self.root_device)).cpu()
+
+    def all_rows(self, rows: Tensor) -> Tensor:
+        """Rows [n,...] of each rank, where n may differ -> those of all ranks [N,...]."""
+        with self.watch.meeting():
+            return torch.cat(gather_all_tensors(rows))
 
     def teardown(self) -> None:
         """What comes now is each rank's own."""

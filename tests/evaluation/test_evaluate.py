@@ -17,6 +17,7 @@ from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.evaluation.measure import Stopwatch
 from ganinv.evaluation.open import load_trained
+from ganinv.evaluation.output import _seconds
 from tests.runs import ROOT, overrides, run, tiny_generator_file
 
 
@@ -53,7 +54,7 @@ def test_the_numbers_are_those_of_the_reconstructions(checkpoint, capsys):
     assert content["rows"][0]["mse"] == pytest.approx(sum(errors) / 6, rel=1e-4)
     assert content["images"] == 6 and content["split"] == "test"
     assert content["generator_sha256"] == trained.provenance["generator_sha256"]
-    assert {"mse", "psnr", "ssim", "lite0", "ms_per_image"} <= set(content["rows"][0])
+    assert {"mse", "psnr", "ssim", "lite0", "seconds_per_image"} <= set(content["rows"][0])
     assert Image.open(folder / "grid-encode.png").size == (5 * 66 + 2, 3 * 66 + 2)
     assert (folder / "report.html").read_text().count("<figure>") == 5 + 6
     out = capsys.readouterr().out
@@ -106,7 +107,10 @@ def test_refusals(checkpoint, assets, tmp_path):
     refused("no metric; expected at least one", given, "metric=[]")
     refused("no file /nowhere.ckpt", "checkpoint=/nowhere.ckpt", error=WeightsMissing)
     if not torch.cuda.is_available():
-        refused("device=cuda; expected a device of this machine", given, "device=cuda")
+        words = "accelerator=gpu on a machine without a CUDA device"
+        refused(words, given, "trainer.accelerator=gpu")
+    refused("num_nodes=2 .*torchrun or srun", given, "trainer.num_nodes=2")
+    refused("precision=fp99; expected one of 32-true", given, "trainer.precision=fp99")
     junk = tmp_path / "junk.ckpt"
     junk.write_bytes(b"PK\x03\x04" + b"\0" * 100)
     refused("junk.ckpt", f"checkpoint={junk}", error=WeightsError)
@@ -116,10 +120,12 @@ def test_refusals(checkpoint, assets, tmp_path):
     refused("trained by GAN, .*which has no encoder.*python train.py", gan)
 
 
-def test_the_first_batch_is_not_timed_unless_it_is_alone():
+def test_the_first_batch_of_a_process_is_not_timed_unless_it_is_alone():
+    def part(seconds, warm):
+        return {"seconds": torch.tensor(seconds)}, {"keys": seconds, "warm": warm}
+
+    parts = [part([100.0] * 4, False), part([0.5] * 4, True), part([2.0], True)]
+    assert _seconds(parts) == pytest.approx(0.8)
+    assert _seconds(parts[:1]) == pytest.approx(100)
     watch = Stopwatch(torch.device("cpu"))
-    watch.laps = [(100.0, 4), (2.0, 4), (1.0, 2)]
-    assert watch.ms_per_item() == pytest.approx(500)
-    watch.laps = watch.laps[:1]
-    assert watch.ms_per_item() == pytest.approx(25_000)
-    assert watch.time(1, max, 2, 3) == 3 and len(watch.laps) == 2
+    assert watch.time(max, 2, 3)[0] == 3 and watch.laps == 1

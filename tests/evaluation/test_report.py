@@ -27,20 +27,19 @@ def result():
         "encode",
         {"mse": 0.25, "psnr": float("inf")},
         1.5,
-        [p.values for p in pictures],
+        ["a", "<b>"],
+        {"mse": [0.25, 0.25], "psnr": [float("inf")] * 2, "seconds": [1.5, 1.5]},
         pictures,
         pictures[1:],
     )
-    higher_is_better = {"mse": "lower", "psnr": "higher"}
-    return Result(
-        {"checkpoint": "runs/a & b.ckpt", "split": "test"}, higher_is_better, ["a", "<b>"], [row]
-    )
+    higher_is_better = {"mse": False, "psnr": True}
+    return Result({"checkpoint": "runs/a & b.ckpt", "split": "test"}, higher_is_better, [row])
 
 
 def test_json_has_no_number_that_json_does_not_know(result):
     content = json.loads(result.json(), parse_constant=pytest.fail)
     assert content["rows"] == [
-        {"inversion": "encode", "ms_per_image": 1.5, "mse": 0.25, "psnr": None}
+        {"inversion": "encode", "seconds_per_image": 1.5, "mse": 0.25, "psnr": None}
     ]
     assert content["images"] == 2 and content["checkpoint"] == "runs/a & b.ckpt"
 
@@ -48,6 +47,7 @@ def test_json_has_no_number_that_json_does_not_know(result):
 def test_csv_has_a_line_an_image(result):
     rows = list(csv.DictReader(io.StringIO(result.csv())))
     assert [(row["key"], row["mse"]) for row in rows] == [("a", "0.25"), ("<b>", "0.25")]
+    assert {row["seconds"] for row in rows} == {"1.5"}
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_it_is_given(result):
@@ -79,4 +79,9 @@ def test_the_table_points_to_better(result):
     buffer = io.StringIO()
     table.show(result, Console(file=buffer, width=80))
     text = buffer.getvalue()
-    assert "mse ↓" in text and "psnr ↑" in text and "ms/image ↓" in text and "0.25" in text
+    assert "mse ↓" in text and "psnr ↑" in text and "time/image ↓" in text and "0.25" in text
+
+
+def test_durations_are_told_in_a_unit_that_fits():
+    told = [table.duration(seconds) for seconds in (0.0123, 0.5, 1, 45.67, 119, 120, 3600)]
+    assert told == ["12.3 ms", "500 ms", "1 s", "45.7 s", "119 s", "2 min", "60 min"]

@@ -12,6 +12,7 @@ from ganinv.core.errors import ConfigError
 from ganinv.metric.distance import Distance
 from ganinv.metric.distortion import Distortion
 from ganinv.metric.fid import FID
+from ganinv.metric.metric import Sample
 
 
 def images(count, seed=0, side=24):
@@ -22,7 +23,7 @@ def test_distortion_is_a_number_an_image():
     x = images(3)
     x_hat = (x + 0.2 * images(3, seed=1)).clamp(-1, 1)
     x_hat[2] = x[2]
-    values = Distortion()(x_hat, x)
+    values = Distortion()(Sample(x, x_hat))
     for i in range(2):
         a, b = x[i].double().numpy(), x_hat[i].double().numpy()
         mse = np.mean((a - b) ** 2)
@@ -44,7 +45,11 @@ def test_distortion_is_a_number_an_image():
 
 def test_ssim_refuses_images_smaller_than_its_window():
     with pytest.raises(ConfigError, match=r"8 x 8 px for SSIM; expected at least 11 px"):
-        Distortion()(images(1, side=8), images(1, side=8))
+        Distortion()(Sample(images(1, side=8), images(1, side=8)))
+
+
+def joined(parts):
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 class Mean(nn.Module):
@@ -56,17 +61,28 @@ def test_fid_is_the_distance_of_the_two_gaussians():
     """Against the definition, with the matrix root by eigenvalues, in float64."""
     x, x_hat = images(40), images(40, seed=1) * 0.7
     fid = FID(column="fid", backbone=Mean())
-    for part in range(0, 40, 16):
-        assert fid(x_hat[part : part + 16], x[part : part + 16]) == {}
+    parts = [Sample(x[i : i + 16], x_hat[i : i + 16]) for i in range(0, 40, 16)]
+    rows = joined([fid(part) for part in parts])
     a, b = Mean().features(x).double(), Mean().features(x_hat).double()
     root = torch.linalg.eigvals(torch.cov(a.T) @ torch.cov(b.T)).sqrt().real.sum()
     expected = (a.mean(0) - b.mean(0)).square().sum()
     expected += torch.cov(a.T).trace() + torch.cov(b.T).trace() - 2 * root
-    assert fid.compute()["fid"] == pytest.approx(expected.item(), rel=1e-4)
-    assert math.isnan(fid.compute()["fid"])  # nothing taken in since
-    for _ in range(2):
-        fid(x, x)
-        assert fid.compute()["fid"] == pytest.approx(0, abs=1e-5)
+    assert fid.compute(rows)["fid"] == pytest.approx(expected.item(), rel=1e-4)
+    one = {name: value[:1] for name, value in rows.items()}
+    assert math.isnan(fid.compute(one)["fid"])
+    for _ in range(2):  # it keeps nothing
+        assert fid.compute(fid(Sample(x, x)))["fid"] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("metric", [FID(column="fid", backbone=Mean()), Distortion()])
+def test_numbers_are_those_of_the_joined_rows_however_they_were_cut(metric):
+    x, x_hat = images(12), images(12, seed=1)
+    whole = metric.compute(metric(Sample(x, x_hat)))
+    for cut in (1, 5, 11):
+        parts = [metric(Sample(x[:cut], x_hat[:cut])), metric(Sample(x[cut:], x_hat[cut:]))]
+        assert metric.compute(joined(parts)) == pytest.approx(whole, rel=1e-6)
+    assert set(whole) == set(metric.higher_is_better)
+    assert all(isinstance(better, bool) for better in metric.higher_is_better.values())
 
 
 def test_a_distance_measures_with_any_term_and_has_no_weight():
@@ -76,5 +92,5 @@ def test_a_distance_measures_with_any_term_and_has_no_weight():
 
     metric = Distance(column="l1", term=L1())
     x, x_hat = images(2), images(2, seed=1)
-    assert metric.higher_is_better == {"l1": "lower"}
-    torch.testing.assert_close(metric(x_hat, x)["l1"], (x_hat - x).abs().mean((1, 2, 3)))
+    assert metric.higher_is_better == {"l1": False}
+    torch.testing.assert_close(metric(Sample(x, x_hat))["l1"], (x_hat - x).abs().mean((1, 2, 3)))

@@ -1,0 +1,233 @@
+"""Around an evaluation: its options, its folder, and what is joined and written at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import Tensor
+
+from ganinv import __version__
+from ganinv.core.errors import ConfigError, explain
+from ganinv.core.safe.io import sha256_file, write_atomic
+from ganinv.evaluation import report, table
+from ganinv.evaluation.measure import PRECISIONS, Measurement, dataset_of
+from ganinv.evaluation.ranks import Ranks
+from ganinv.evaluation.result import Result, Row
+from ganinv.evaluation.work import GO_ON, Part, Work
+from ganinv.run.disk import check_writable, disk_errors
+from ganinv.run.launch import agree
+
+SPLITS = ("train", "val", "test")
+RESULT = "metrics.json"
+PATIENCE = 60.0  # seconds until the parts of another machine may be seen
+LISTED = 10  # unreadable images that are printed; the report has all
+NOT_RESULTS = ("num_workers", "batch_size", "cache_gib", "max_bad_fraction")  # of a dataset
+
+
+def check_options(cfg: DictConfig) -> None:
+    """Look at the options before anything is loaded.
+
+    Raises:
+        ConfigError: an option that cannot work, a report that would be written over, or a place
+            where nothing can be written.
+    """
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        _refuse("no checkpoint", "one that train.py wrote", "add checkpoint=PATH to the command")
+    if cfg.split not in SPLITS:
+        _refuse(f"split={cfg.split}", f"one of {', '.join(SPLITS)}", "set split")
+    for name in ("limit", "batch_size", "pictures"):
+        value = cfg[name]
+        if value is not None and value < 1:
+            _refuse(f"{name}={value}", "a whole number of at least 1", f"set {name}")
+    for group in ("inversion", "metric"):
+        if not cfg.get(group):
+            _refuse(f"no {group}", "at least one", f"set {group}=[...]")
+    if cfg.trainer.precision not in PRECISIONS:
+        given = f"trainer.precision={cfg.trainer.precision}"
+        _refuse(given, f"one of {', '.join(PRECISIONS)}", "set trainer.precision")
+    if cfg.output is not None and Path(cfg.output).exists() and not _begun(Path(cfg.output)):
+        _refuse(
+            f"output={cfg.output}, which exists",
+            "a folder that does not exist yet, or one that this command began",
+            "choose another; nothing was overwritten",
+        )
+    folder = Path(cfg.checkpoint).resolve().parent if cfg.output is None else Path(cfg.output)
+    check_writable(folder, "the folder of the report", "set output=... to another disk")
+
+
+def _refuse(given: str, expected: str, todo: str) -> None:
+    raise ConfigError(explain(given, expected, todo))
+
+
+def _begun(folder: Path) -> bool:
+    return (folder / ".parts" / "settings.json").is_file()
+
+
+def begin(measurement: Measurement, ranks: Ranks) -> tuple[Work, list[int]]:
+    """Rank 0 chooses the folder and makes it ready, and all ranks go by it: the work, and the
+    numbers of the batches that are left to do.
+
+    Raises:
+        ConfigError: the asked folder is not this command's, or nothing can be written there.
+    """
+    settings = settings_of(measurement)
+    sizes = [len(batch.images) for batch in measurement.batches]
+
+    def decide() -> dict[str, Any]:
+        work = _choose(measurement, settings, sizes)
+        return {"folder": str(work.folder), "todo": work.begin()}
+
+    decision = agree(decide) if ranks.external else decide()
+    todo = decision["todo"]
+    if ranks.rank == 0 and len(todo) < len(sizes):
+        done = len(sizes) - len(todo)
+        print(f"going on after {done} of {len(sizes)} batches in {decision['folder']}")
+    return Work(Path(decision["folder"]), settings=settings, sizes=sizes), todo
+
+
+def _choose(measurement: Measurement, settings: dict[str, Any], sizes: list[int]) -> Work:
+    """In the asked folder, or in the run's: the one that this command began and did not finish, or
+    a new one."""
+    cfg = measurement.cfg
+    if cfg.output is not None:
+        return Work(Path(cfg.output), settings=settings, sizes=sizes)
+    parent, stem = _name(measurement)
+    number = 1
+    while True:
+        folder = parent / (stem if number == 1 else f"{stem}-{number}")
+        work = Work(folder, settings=settings, sizes=sizes)
+        try:
+            folder.mkdir(parents=True)  # whoever makes it has it
+            return work
+        except FileExistsError:
+            if _begun(folder) and not work.foreign():
+                return work
+        except OSError as error:
+            _refuse(f"{folder}: {error.strerror}", "a place for the report", "set output=...")
+        number += 1
+
+
+def _name(measurement: Measurement) -> tuple[Path, str]:
+    """In the run's folder or, of a file of no run, beside the file."""
+    opened, cfg = measurement.opened, measurement.cfg
+    path, what = opened.path.resolve(), "-".join(cfg.inversion)
+    if opened.images_seen is None:
+        return path.parent / f"{path.stem}-evaluation", f"{cfg.split}-{what}"
+    kimg = opened.images_seen / 1000
+    return path.parent.parent / "evaluation", f"{cfg.split}-{kimg:g}kimg-{what}"
+
+
+def settings_of(measurement: Measurement) -> dict[str, Any]:
+    """All that the numbers depend on."""
+    cfg = measurement.cfg
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    dataset = OmegaConf.to_container(dataset_of(cfg, measurement.opened), resolve=True)
+    assert isinstance(dataset, dict)
+    return {
+        "command": "evaluate.py",
+        "checkpoint_sha256": sha256_file(cfg.checkpoint),
+        "generator_sha256": measurement.opened.generator.sha256,
+        "dataset": {k: v for k, v in dataset.items() if k not in NOT_RESULTS},
+        "images": measurement.total,
+        "device": measurement.device.type,
+        "precision": cfg.trainer.precision,
+        **{k: plain[k] for k in ("split", "batch_size", "pictures", "seed", "inversion", "metric")},
+    }
+
+
+def facts_of(measurement: Measurement) -> dict[str, Any]:
+    """What the report says about what was evaluated."""
+    cfg = measurement.cfg
+    opened, device = measurement.opened, measurement.device
+    data, seen = dataset_of(cfg, opened), opened.images_seen
+    return {
+        "checkpoint": str(cfg.checkpoint),
+        "method": opened.kind,
+        "kimg": None if seen is None else seen / 1000,
+        "generator": opened.generator.source,
+        "generator_sha256": opened.generator.sha256,
+        "dataset": data.get("root") or data["_target_"].rsplit(".", 1)[-1],
+        "split": cfg.split,
+        "batch_size": cfg.batch_size,
+        "precision": cfg.trainer.precision,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "ganinv": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def join(work: Work, measurement: Measurement, ranks: Ranks) -> Result:
+    """The result of all batches.
+
+    Raises:
+        RunError: a batch is not there.
+    """
+    parts: dict[str, list[Part]] = {name: [] for name in measurement.inversions}
+    for number, part in enumerate(work.parts(PATIENCE if ranks.external else 0)):
+        parts[measurement.batches[number].inversion].append(part)
+    result = Result(facts_of(measurement), measurement.higher_is_better)
+    for name, found in parts.items():
+        result.rows.append(_row(name, found, measurement, work))
+        skipped = [reason for _, known in found for reason in known["skipped"]]
+        result.unreadable = list(dict.fromkeys([*result.unreadable, *skipped]))
+    return result
+
+
+def _row(name: str, parts: list[Part], measurement: Measurement, work: Work) -> Row:
+    keys = [key for _, known in parts for key in known["keys"]]
+    if not keys:
+        given = f"no image of {measurement.cfg.split} can be read"
+        _refuse(given, "some images", "look at it with ganinv verify")
+    full = [tensors for tensors, known in parts if known["keys"]]
+    rows = {row: torch.cat([tensors[row] for tensors in full]) for row in full[0]}
+    values: dict[str, float] = {}
+    for metric_name, metric in measurement.metrics.items():
+        own = {r.partition("/")[2]: v for r, v in rows.items() if r.startswith(f"{metric_name}/")}
+        values |= metric.compute(own)
+    first, worst = measurement.pictures(work, name).read()
+    columns = measurement.columns(rows) | {"seconds": rows["seconds"]}
+    return Row(
+        inversion=name,
+        values=values,
+        seconds_per_image=_seconds(parts),
+        keys=keys,
+        columns={column: value.double().tolist() for column, value in columns.items()},
+        first=first,
+        worst=worst,
+    )
+
+
+def _seconds(parts: list[Part]) -> float:
+    """Mean over the images of warm batches, of all where there are none."""
+    timed: list[Tensor] = [t["seconds"] for t, known in parts if known["warm"] and known["keys"]]
+    timed = timed or [tensors["seconds"] for tensors, known in parts if known["keys"]]
+    return float(torch.cat(timed).mean())
+
+
+def write(result: Result, folder: Path) -> None:
+    """images.csv, a grid for each inversion method, report.html, metrics.json; then the table.
+
+    Raises:
+        RunError: the disk does not take them.
+    """
+    title = f"{result.facts['method']} on {result.facts['split']}"
+    grids = [folder / f"grid-{row.inversion}.png" for row in result.rows]
+    with disk_errors(folder, GO_ON):
+        write_atomic(folder / "images.csv", result.csv().encode())
+        for row, path in zip(result.rows, grids, strict=True):
+            write_atomic(path, report.png(report.grid(row.first)))
+        write_atomic(folder / "report.html", report.page(result, title).encode())
+        write_atomic(folder / RESULT, result.json().encode())
+    console = Console()
+    table.show(result, console)
+    console.print(f"{result.images} images of {result.facts['split']}")
+    if result.unreadable:
+        print(f"could not be read: {len(result.unreadable)} ({RESULT} lists all)")
+        print("\n".join(f"  {reason}" for reason in result.unreadable[:LISTED]))
+    for path in [*grids, folder / "report.html"]:
+        print(path)
