@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ganinv.core.command import override, printable
+
 WIDTH = 160  # of a table that goes to no terminal
 SILENT = 600.0  # seconds without a heartbeat after which a run on another machine counts as dead
 
@@ -30,64 +32,86 @@ def run(args: argparse.Namespace) -> int:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from ganinv.core.errors import DataError, explain
-    from ganinv.run.status import read_state
+    from ganinv.run.status import NAME, look_at_state
 
     if not args.folder.is_dir():
         raise DataError(
             explain(f"no folder {args.folder}", "a folder of runs", "pass it: ganinv runs FOLDER")
         )
-    found = [path.parent for path in sorted(args.folder.glob("**/state.json"))]
+    found = [path.parent for path in sorted(args.folder.glob(f"**/{NAME}")) if path.is_file()]
     table = Table(header_style="bold", box=box.SIMPLE_HEAD)
     for column in ("run", "state", "kimg", "best", "at kimg", "last sign"):
         table.add_column(column, overflow="fold", no_wrap=column == "run")
     commands = []
     for folder in found:
-        state = read_state(folder)
-        now = condition(state)
-        best = state.get("best") or {}
-        table.add_row(
-            str(folder.relative_to(args.folder)) if folder != args.folder else folder.name,
-            now,
-            f"{state.get('kimg', 0):.2f} of {state['max_kimg']:g}",
-            f"{state.get('monitor', '')} {best['value']:.4g}" if best else "-",
-            f"{best['kimg']:.2f}" if best else "-",
-            _ago(time.time() - state["time"]),
-        )
-        if now not in ("finished", "running", "starting"):
-            commands.append(f"{folder.name}:\n  {resume_command(folder, state)}")
-            if state.get("reason") and now == "failed":
-                commands[-1] += f"\n  failed: {state['reason'].splitlines()[0]}"
+        name = folder.name if folder == args.folder else str(folder.relative_to(args.folder))
+        state, fault = look_at_state(folder)
+        cells = (name, *cells_of(state)) if fault is None else (name, "unreadable", *"----")
+        table.add_row(*(Text(printable(cell, 200)) for cell in cells))
+        if fault is not None:
+            commands.append(f"{printable(folder.name)}:\n  {NAME}: {printable(fault)}")
+        elif cells[1] not in ("finished", "running", "starting"):
+            commands.append(f"{printable(folder.name)}:\n  {resume_command(folder, state)}")
+            if state.get("reason") and cells[1] == "failed":
+                commands[-1] += f"\n  failed: {printable(state['reason'].splitlines()[0])}"
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no edge to wrap at
         console = Console(width=WIDTH)
-    console.print(table if found else f"no runs in {args.folder}")
+    console.print(table if found else Text(printable(f"no runs in {args.folder}")))
     if commands:
         print("To go on:\n" + "\n".join(commands))
     return 0
 
 
+def cells_of(state: dict[str, Any]) -> tuple[str, ...]:
+    """A run's cells: state, kimg, best value, when that was, last sign of life."""
+    best = state.get("best")
+    length = f" of {state['max_kimg']:g}" if "max_kimg" in state else ""
+    return (
+        condition(state),
+        f"{state.get('kimg', 0):.2f}{length}",
+        f"{state.get('monitor', '')} {best['value']:.4g}" if best else "-",
+        f"{best['kimg']:.2f}" if best else "-",
+        _ago(time.time() - state["time"]) if "time" in state else "-",
+    )
+
+
 def condition(state: dict[str, Any]) -> str:
-    """starting, running, finished, interrupted, failed or dead."""
-    said = str(state["state"])
+    """starting, running, finished, interrupted, failed, dead or unknown."""
+    said = str(state.get("state", "unknown"))
     if said not in ("starting", "running"):
         return said
     from ganinv.run.status import is_there
 
-    there = is_there(state["pid"], state["processes"], state["born"])
-    silent = time.time() - state["time"] >= SILENT
+    seen = {"pid", "processes"} <= set(state)
+    there = is_there(state["pid"], state["processes"], state.get("born")) if seen else None
+    silent = time.time() - state.get("time", 0) >= SILENT
     return "dead" if there is False or (there is None and silent) else said
 
 
 def resume_command(folder: Path, state: dict[str, Any]) -> str:
-    """What starts a run again where it stood: its own command, in its own folder."""
-    words = [w for w in shlex.split(state["command"]) if not w.startswith(("resume=", "run_dir="))]
-    return shlex.join([*words, f"run_dir={folder.resolve()}", "resume=auto"])
+    """What starts a run again where it stood: its own command, in its own folder, ready to be
+    pasted. Only train.py's is handed on: a file may hold anything."""
+    try:
+        words = shlex.split(state.get("command", ""))
+    except ValueError:
+        words = []
+    start, rest = words[:2], words[2:]
+    ours = start[:1] == ["python"] and start[1:] and Path(start[1]).name == "train.py"
+    place = str(folder.resolve())
+    if printable(place, len(place)) != place:
+        return f"(no terminal takes this name: rename the folder) {printable(place)}"
+    if not ours or printable(state["command"]) != state["command"]:
+        return f"(started by another program) train.py ... {override('run_dir', place)}"
+    kept = [word for word in rest if not word.startswith(("resume=", "run_dir="))]
+    return f"{shlex.join([*start, *kept])} {override('run_dir', place)} resume=auto"
 
 
 def _ago(seconds: float) -> str:
     for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {name} ago"
-    return f"{seconds:.0f} s ago"
+    return f"{max(0.0, seconds):.0f} s ago"

@@ -81,6 +81,9 @@ def ranks_of(devices: int | None, num_nodes: int | None = None) -> Ranks:
     here = rank_info()
     if not here.external:
         devices = 1 if devices is None else devices
+        if devices < 1 and devices != -1:
+            expected = "a number of processes of at least 1, or -1 for one on each GPU"
+            raise ConfigError(explain(f"devices={devices}", expected, "set it"))
         if devices == -1:
             devices = max(1, torch.cuda.device_count())
         resolve_size(here, devices, 1 if num_nodes is None else num_nodes)

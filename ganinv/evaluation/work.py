@@ -138,7 +138,7 @@ class Work:
         """Whether a batch is finished: its file is whole, and of these settings."""
         try:
             with safe_open(self.path(number), framework="pt") as file:
-                return json.loads(file.metadata()["settings"]) == self.mark
+                return json.loads(file.metadata()["part"])["settings"] == self.mark
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return False
 
@@ -149,7 +149,8 @@ class Work:
             RunError: the disk does not take it.
         """
         with disk_errors(self.folder, GO_ON):
-            write_safetensors(self.path(number), tensors, metadata | {"settings": self.mark})
+            part = metadata | {"settings": self.mark}  # one entry: safetensors sorts none
+            write_safetensors(self.path(number), tensors, {"part": part})
 
     def finished_items(self) -> int:
         """Items of the batches that have a file."""
@@ -176,7 +177,8 @@ class Work:
             expected = "those of all ranks, which must share this folder"
             raise RunError(explain(given, expected, "run the same command again"))
         for number in range(len(self.sizes)):
-            yield read_safetensors(self.path(number))
+            tensors, metadata = read_safetensors(self.path(number))
+            yield tensors, metadata["part"]
 
     def _missing(self) -> list[int]:
         return [number for number in range(len(self.sizes)) if not self.has(number)]

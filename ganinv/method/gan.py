@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
+from ganinv.core.command import override
 from ganinv.core.image import to_unit
 from ganinv.core.interface import Batch
 from ganinv.core.latent import repeat_w
@@ -183,4 +184,5 @@ class GAN(Method):
         """Write the averaged generator beside the checkpoint and say how to use it."""
         path = Path(checkpoint).with_name("generator.safetensors")
         save_bundle(path, self.G_ema, {"kimg": self.images_seen / 1000, "seed": self.seed}, self.D)
-        return [f"python train.py generator=stylegan2 generator.weights={path}"]
+        weights = override("generator.weights", path)
+        return [f"python train.py generator=stylegan2 {weights}"]

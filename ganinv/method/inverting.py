@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
+from ganinv.core.command import override
 from ganinv.core.interface import Batch, Generator, Noise
 from ganinv.inversion.model import Model
 from ganinv.loss.term import Losses, Terms
@@ -171,4 +172,4 @@ class EncoderMethod(Method):
 
     def next_commands(self, checkpoint: str) -> list[str]:
         """What a user would type next."""
-        return [f"python evaluate.py checkpoint={checkpoint}"]
+        return [f"python evaluate.py {override('checkpoint', checkpoint)}"]

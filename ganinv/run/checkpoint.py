@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 from ganinv.core.errors import RunError, WeightsError, WeightsMissing, explain
 from ganinv.core.safe.io import load_tensors, write_atomic
+from ganinv.run.disk import free_space
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -29,7 +30,7 @@ def write_checkpoint(path: Path, content: memoryview) -> None:
             link.unlink(missing_ok=True)  # renaming a file onto its own link does nothing
         write_atomic(path, content)
     except OSError as error:
-        free = _free(path)
+        free = free_space(path)
         raise RunError(
             explain(
                 f"the checkpoint {path} ({len(content) / 2**20:.1f} MiB) could not be written: "
@@ -38,13 +39,6 @@ def write_checkpoint(path: Path, content: memoryview) -> None:
                 "make room or make it writable, then python train.py <same options> resume=auto",
             )
         ) from error
-
-
-def _free(path: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(path.parent).free / 2**20:.1f} MiB"
-    except OSError:
-        return "an unknown number of bytes"
 
 
 def newest_sound(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
@@ -69,9 +63,25 @@ def damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as file:
             bad = file.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
         return f"cut short: {path.stat().st_size:,} bytes, {error}"
     return None if bad is None else f"the checksum of {bad} does not fit"
+
+
+def check_undamaged(path: Path) -> None:
+    """Compare every byte of a checkpoint with its checksums; torch's reader does not.
+
+    Raises:
+        WeightsError: they differ.
+    """
+    if (fault := damage(path)) is not None:
+        raise WeightsError(
+            explain(
+                f"{path} is damaged: {fault}",
+                "the file as it was written",
+                "take another checkpoint of the run, such as previous.ckpt, or copy it again",
+            )
+        )
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -79,7 +89,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         WeightsMissing: no such file.
-        WeightsError: unreadable, or not written by ganinv.
+        WeightsError: unreadable, damaged, or not written by ganinv.
     """
     if not Path(path).is_file():
         raise WeightsMissing(
@@ -87,6 +97,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             "checkpoint=runs/<run>/checkpoints/best.ckpt"
         )
     checkpoint = load_tensors(path)
+    check_undamaged(Path(path))
     if not isinstance(checkpoint, dict) or "ganinv" not in checkpoint:
         raise WeightsError(
             f"{path} is not a ganinv checkpoint (no 'ganinv' entry); expected a .ckpt file that "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import secrets
 import signal
 import subprocess
-import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ganinv.core.command import override
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.core.safe.io import write_atomic
 from ganinv.run.checkpoint import newest_sound
+from ganinv.run.disk import check_writable
 from ganinv.run.launch import RankInfo, agree, rank_info
 from ganinv.run.status import beginning, is_there, read_state, update_state
 
@@ -104,7 +108,8 @@ def _decide(cfg: DictConfig, here: RankInfo) -> dict[str, Any]:
             )
         )
     _check_not_in_use(folder)
-    _check_writable(folder)
+    todo = "pass runs=... or run_dir=..., or make it writable"
+    check_writable(folder, "the run's folder", todo)
     return {
         "folder": str(folder),
         "resume": None if resume is None else str(resume),
@@ -124,13 +129,14 @@ def _newest(folder: Path) -> Path | None:
 def newest_unfinished(runs: Path, name: str) -> Path | None:
     """The newest folder `<time>-<name>` in `runs` that has checkpoints, did not finish, and in
     which no other job trains now."""
-    pattern = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}(-\w+)?")
+    pattern = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}(-\w+)?(_\d+)?")
     found = [
         folder
         for folder in runs.glob("*")
         if pattern.fullmatch(folder.name)
         and any((folder / "checkpoints").glob("*.ckpt"))
         and not (folder / "finished").exists()
+        and read_state(folder).get("name", name) == name
     ]
     for folder in sorted(found, key=lambda folder: folder.name, reverse=True):
         if not _in_use(read_state(folder)):
@@ -147,36 +153,38 @@ def _of_job(runs: Path, job: str) -> Path | None:
 
 
 def _new_folder(runs: Path, name: str) -> Path:
-    """`<time>-<name>`, behind it the number in a multirun and SLURM's of the job, for jobs of an
-    array start in one second; and another number when that is taken."""
+    """A new folder `<time>-<name>`, behind it the number in a multirun and SLURM's of the job, and
+    another number when that is taken; removed at the end of a process that wrote nothing to it."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     hydra = HydraConfig.get()
     numbers = [str(hydra.job.num)] if hydra.mode == RunMode.MULTIRUN else []
     numbers += [f"j{job}"] if (job := os.environ.get("SLURM_JOB_ID")) else []
     suffix = f"-{'_'.join(numbers)}" if numbers else ""
-    folder, again = runs / f"{stamp}-{name}{suffix}", 2
-    while folder.exists():
-        folder, again = runs / f"{stamp}-{name}{suffix}_{again}", again + 1
-    return folder
+    numbered = (f"_{again}" if again > 1 else "" for again in count(1))
+    for number in numbered:
+        folder = runs / f"{stamp}-{name}{suffix}{number}"
+        try:
+            folder.mkdir(parents=True)  # of several that ask for it one gets it
+        except FileExistsError:
+            continue
+        except OSError as error:
+            _unwritable(folder, f"{error.filename}: {error.strerror}")
+        atexit.register(_remove_if_empty, folder)
+        return folder
+    raise AssertionError
 
 
-def _check_writable(folder: Path) -> None:
-    """Try the nearest folder that exists, before minutes are spent on loading. What a user may do
-    there only the file system knows: root may write nothing to many a shared disk."""
-    parent = folder.absolute()
-    while not parent.exists():
-        parent = parent.parent
-    try:
-        os.rmdir(tempfile.mkdtemp(prefix=".ganinv-", dir=parent))
-    except OSError as error:
-        _unwritable(folder, f"{parent}: {error.strerror}")
+def _remove_if_empty(folder: Path) -> None:
+    """A run that is refused leaves nothing."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _unwritable(folder: Path, reason: str) -> None:
     raise ConfigError(
         explain(
             f"the run's folder {folder} cannot be written: {reason}",
-            "a place for checkpoints and logs",
+            "a place that takes files",
             "pass runs=... or run_dir=..., or make it writable",
         )
     )
@@ -202,7 +210,9 @@ def begin(run: Run) -> None:
         write_atomic(path, text)
         (run.folder / "finished").unlink(missing_ok=True)  # a longer run goes on after its end
         length = float(run.config["trainer"]["max_kimg"])
-        update_state(run.folder, **beginning(rank_info().job, run.wandb_id, length))
+        update_state(
+            run.folder, **beginning(rank_info().job, run.config["name"], run.wandb_id, length)
+        )
     except OSError as error:
         _unwritable(run.folder, str(error))
 
@@ -210,10 +220,13 @@ def begin(run: Run) -> None:
 def _in_use(other: dict[str, Any]) -> bool:
     """Whether another job than this one trains in the folder of this state, as far as can be seen
     from here."""
-    if other.get("state") not in ("starting", "running") or other["job"] == rank_info().job:
+    known = {"job", "time", "pid", "processes"} <= set(other)
+    if other.get("state") not in ("starting", "running") or not known:
+        return False
+    if other["job"] == rank_info().job:
         return False
     age = time.time() - other["time"]
-    there = is_there(other["pid"], other["processes"], other["born"])
+    there = is_there(other["pid"], other["processes"], other.get("born"))
     return age < ALIVE if there is None else there and age < HERE
 
 
@@ -225,7 +238,7 @@ def _check_not_in_use(folder: Path) -> None:
         raise ConfigError(
             explain(
                 f"{folder}, where another run ({other['job']}, process {other['pid']} on "
-                f"{other['host']}) is under way",
+                f"{other.get('host', 'another machine')}) is under way",
                 "a folder for each run",
                 "stop that one first, pass run_dir=..., or, if it died elsewhere, start "
                 f"again in {ALIVE:.0f} s; nothing was overwritten",
@@ -247,7 +260,7 @@ def finish(run: Run, trainer: Any, method: Any) -> None:
     if method.interrupted:
         _say(
             f"\nInterrupted at {method.images_seen / 1000:.2f} kimg; saved {last}\n"
-            f"Continue:  python train.py <same options> resume={last}"
+            f"Continue:  python train.py <same options> {override('resume', last)}"
         )
         if method.interrupted == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
             _requeue()

@@ -7,6 +7,7 @@ time is a heartbeat: a run whose state is `running` and whose heartbeat is old h
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shlex
@@ -19,16 +20,69 @@ from ganinv import __version__
 from ganinv.core.safe.io import write_atomic
 
 NAME = "state.json"
+MOST_BYTES = 1 << 20
+STATES = ("starting", "running", "interrupted", "finished", "failed")
+log = logging.getLogger(__name__)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e15  # NaN is not
+
+
+def _best(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict) and all(_number(value.get(name)) for name in ("value", "kimg"))
+    )
+
+
+KINDS = {  # entry -> whether a value can be its
+    "state": lambda value: _text(value) and value in STATES,
+    "reason": lambda value: value is None or _text(value),
+    "born": lambda value: value is None or _whole(value),
+    "best": _best,
+    **dict.fromkeys(["pid", "ranks", "skipped_steps"], _whole),
+    **dict.fromkeys(["time", "kimg", "max_kimg"], _number),
+    **dict.fromkeys(["ganinv", "job", "wandb_id", "host", "processes", "monitor"], _text),
+    **dict.fromkeys(["command", "started_in", "name"], _text),
+}
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The state of a run; empty where none was written."""
+    """The state of a run; empty where none was written, or where what stands there is none, which
+    is logged."""
+    state, fault = look_at_state(folder)
+    if fault is not None:
+        log.warning("%s: %s; taken as if it were not there", folder / NAME, fault)
+    return state
+
+
+def look_at_state(folder: Path) -> tuple[dict[str, Any], str | None]:
+    """The state of a run, and what is wrong with it: entries that are there have their `KINDS`."""
     path = folder / NAME
-    if not path.is_file():
-        return {}
-    found = json.loads(path.read_text())
-    assert isinstance(found, dict)
-    return found
+    try:
+        if not path.is_file():
+            return {}, None
+        if path.stat().st_size > MOST_BYTES:
+            return {}, f"{path.stat().st_size:,} bytes, more than any state has"
+        found = json.loads(path.read_text())
+    except OSError as error:
+        return {}, str(error.strerror)
+    except (ValueError, RecursionError):
+        return {}, "not JSON"
+    if not isinstance(found, dict):
+        return {}, f"a {type(found).__name__} instead of entries"
+    odd = next(
+        (name for name, kind in KINDS.items() if name in found and not kind(found[name])), None
+    )
+    return ({}, f"an odd entry {odd!r}") if odd else (found, None)
 
 
 def update_state(folder: Path, **changes: Any) -> None:
@@ -79,13 +133,14 @@ def _words() -> list[str]:
     return [word for word in sys.argv if not word.startswith("hydra.")]
 
 
-def beginning(job: str, wandb_id: str, max_kimg: float) -> dict[str, Any]:
+def beginning(job: str, name: str, wandb_id: str, max_kimg: float) -> dict[str, Any]:
     """What is known when a run begins."""
     return {
         "state": "starting",
         "reason": None,
         "ganinv": __version__,
         "job": job,
+        "name": name,
         "wandb_id": wandb_id,
         **this_process(),
         "command": shlex.join(["python", *_words()]),

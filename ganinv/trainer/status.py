@@ -88,8 +88,11 @@ class RunStatus(pl.Callback):
         """It stopped otherwise; the reason stays."""
         if trainer.is_global_zero and (self.run_dir / NAME).is_file():
             reason = f"{type(exception).__name__}: {exception}"
+            how: dict[str, Any] = {"state": "failed", "reason": reason[:2000]}
+            if isinstance(exception, KeyboardInterrupt):
+                how = {"state": "interrupted"}
             with suppress(OSError):
-                update_state(self.run_dir, state="failed", reason=reason[:2000])
+                update_state(self.run_dir, **how)
 
     def state_dict(self) -> dict[str, Any]:
         """The best survives a resume."""

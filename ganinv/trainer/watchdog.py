@@ -29,9 +29,14 @@ def friendly_errors(trainer: pl.Trainer) -> Iterator[None]:
 
     Raises:
         RunError: naming the rank that ended, and why if it has said so; or the file.
+        KeyboardInterrupt: Ctrl-C, outside of the steps, which end by themselves.
     """
     try:
         yield
+    except SystemExit as error:  # Lightning's answer to Ctrl-C, which says nothing
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     except OSError as error:
         if error.errno not in DISK:
             raise

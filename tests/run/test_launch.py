@@ -4,7 +4,9 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -15,6 +17,7 @@ from ganinv.core.errors import ConfigError
 from ganinv.run.folder import begin, newest_unfinished, open_run
 from ganinv.run.launch import rank_info, resolve_size
 from ganinv.run.status import processes, read_state, update_state
+from tests.processes import environment
 from tests.runs import ROOT, composed
 
 DOCKER = ROOT / "docker"
@@ -139,19 +142,27 @@ def test_the_sbatch_script_asks_for_what_a_requeue_needs():
 
 
 def test_jobs_of_one_second_have_folders_of_their_own(monkeypatch, tmp_path):
-    """SLURM starts an array's jobs together; two other runs notice that they chose one name."""
+    """SLURM starts an array's jobs together; of other runs each makes the next name its own."""
     cfg = composed(["logger=csv", f"runs={tmp_path}"])
     monkeypatch.setattr("ganinv.run.folder.time.strftime", lambda form: "20260101-000000")
-    first, second = open_run(cfg), open_run(cfg)
-    assert first.folder == second.folder
+    runs = [open_run(cfg) for _ in range(3)]
+    assert [run.folder.name for run in runs] == [
+        f"20260101-000000-psp-avatars64{number}" for number in ("", "_2", "_3")
+    ]
+    third = runs[2].folder / "checkpoints"
+    third.mkdir()
+    (third / "last.ckpt").write_bytes(b"")
+    assert newest_unfinished(tmp_path, "psp-avatars64") == runs[2].folder
+    shutil.rmtree(third)
+    first = runs[0]
     begin(first)
     update_state(first.folder, job="another", pid=os.getppid(), born=None)
     with pytest.raises(ConfigError, match=r"another run \(another, process \d+ on .*under way"):
-        begin(second)
+        begin(first)
     gone = subprocess.Popen(["true"])
     gone.wait()
     update_state(first.folder, job="another", pid=gone.pid)  # it died: the folder is free again
-    begin(second)
+    begin(first)
     monkeypatch.setenv("SLURM_JOB_ID", "41")
     folders = [open_run(cfg).folder]
     monkeypatch.setenv("SLURM_JOB_ID", "42")
@@ -198,3 +209,31 @@ def test_a_run_that_is_under_way_is_neither_resumed_nor_written_to(monkeypatch, 
 def _checkpoint(folder):
     (folder / "checkpoints").mkdir(parents=True)
     return folder / "checkpoints" / "last.ckpt"
+
+
+def test_names_are_unique_among_processes_too(tmp_path):
+    """Three at once; those that are refused leaves nothing."""
+    code = (
+        "from tests.runs import composed; from ganinv.run import folder; import sys, os\n"
+        "folder.time.strftime = lambda form: '20260101-000000'\n"
+        f"run = folder.open_run(composed(['logger=csv', 'runs={tmp_path}']))\n"
+        "print(run.folder.name, flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(command, env=environment(), cwd=ROOT, **pipes) for _ in range(3)]
+    names = {process.stdout.readline().strip() for process in started}
+    assert names == {f"20260101-000000-psp-avatars64{n}" for n in ("", "_2", "_3")}
+    for process in started:
+        process.communicate()
+        assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_a_longer_name_is_another_one(tmp_path):
+    for name in ("psp", "psp-avatars64"):
+        folder = tmp_path / f"20260101-000000-{name}"
+        _checkpoint(folder).write_bytes(b"")
+        update_state(folder, name=name)
+    assert newest_unfinished(tmp_path, "psp").name.endswith("-psp")
+    assert newest_unfinished(tmp_path, "psp-avatars64").name.endswith("-avatars64")

@@ -4,10 +4,19 @@ import csv
 import json
 import os
 import re
+import shlex
 import time
 
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from ganinv.cli import runs
 from ganinv.cli.main import main
-from ganinv.run.status import processes, read_state, update_state
+from ganinv.run import folder as run_folder
+from ganinv.run.status import KINDS, look_at_state, processes, read_state, update_state
 from tests.processes import launch_ready
 from tests.runs import overrides
 
@@ -78,3 +87,83 @@ def test_the_table_of_runs(tmp_path, capsys, monkeypatch):
     assert f"run_dir={tmp_path / 'done'}" not in out and f"run_dir={tmp_path / 'alive'}" not in out
     assert main(["runs", str(tmp_path / "none")]) == 1
     assert "expected a folder of runs" in capsys.readouterr().err
+
+
+ODD = [None, True, -1, 0, 1.5, float("nan"), 1e300, 10**30, "", "x\x1b]0;owned\x07", "[/red]",
+       [], [1], "\ud800", {}, {"value": "x"}, {"value": 1, "kimg": [2]}, "\u202e", "a" * 5000]  # fmt: skip
+
+
+def _run(folder, **changes):
+    state = {"state": "interrupted", "pid": 1, "processes": "elsewhere", "born": None, "time": 1.0}
+    state |= {"max_kimg": 16, "kimg": 4.0, "command": "python train.py", "monitor": "total"}
+    state |= {"best": {"value": 0.25, "kimg": 2.0}, "reason": None, "job": "j", "host": "h"}
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(json.dumps(state | changes))
+    return state
+
+
+def test_one_odd_state_neither_hides_the_others_nor_steers_the_terminal(tmp_path, capsys):
+    """Every entry in turn is of every wrong kind, beside a good run; so are whole files."""
+    names = list(_run(tmp_path / "good"))
+    for name in [*names, "started_in", "wandb_id", "ranks", "skipped_steps", "ganinv"]:
+        for number, value in enumerate(ODD):
+            _run(tmp_path / f"{name}-{number}", **{name: value})
+    texts = [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"state": "running"}', b"{}"]
+    texts += [b'{"pid": ' + b"9" * 5000 + b"}", b" " * (2 << 20)]
+    for number, text in enumerate(texts):
+        (tmp_path / f"file-{number}").mkdir()
+        (tmp_path / f"file-{number}" / "state.json").write_bytes(text)
+    (tmp_path / "folder" / "state.json").mkdir(parents=True)
+    os.mkfifo(tmp_path / "fifo.json")
+    (tmp_path / "[bold]x\x1b[2J").mkdir()
+    (tmp_path / "[bold]x\x1b[2J" / "state.json").write_text("{}")
+    assert main(["runs", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"good +interrupted +4.00 of 16 +total 0.25", out)
+    assert not [c for c in out if ord(c) < 32 and c != "\n"] and "\u202e" not in out
+    assert re.search(r"pid-3 +interrupted", out) and re.search(r"pid-8 +unreadable", out)
+    assert "state.json: an odd entry 'best'" in out and "[bold]x\\x1b[2J" in out
+    assert "file-5:\n  state.json: not JSON" in out
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(KINDS)),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+        ),
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_no_state_ends_what_reads_it(tmp_path_factory, state):
+    folder = tmp_path_factory.mktemp("state")
+    (folder / "state.json").write_text(json.dumps(state))
+    found, fault = look_at_state(folder)
+    assert fault is None or found == {}
+    runs.cells_of(found)
+    runs.resume_command(folder, found)
+    run_folder._in_use(found)
+
+
+@pytest.mark.parametrize(
+    "name", ["my runs", "a=b", "a,b", "a(1)", "it's", "${x}", "[x]", "ü#!", "\\"]
+)
+def test_the_command_to_go_on_can_be_pasted_from_any_folder(tmp_path, name):
+    """Read by a shell's rules and by Hydra: the folder arrives as it is, and so does the rest."""
+    folder = tmp_path / name
+    _run(folder, command="python train.py 'name=a b' resume=x run_dir=old method=e4e")
+    words = shlex.split(runs.resume_command(folder, read_state(folder)))
+    assert words[:4] == ["python", "train.py", "name=a b", "method=e4e"]
+    parsed = OverridesParser.create().parse_overrides(words[2:])
+    values = OmegaConf.create({p.key_or_group: p.value() for p in parsed})
+    assert values.run_dir == str(folder) and values.resume == "auto" and values.name == "a b"
+
+
+@pytest.mark.parametrize(
+    "command", ["rm -rf ~", "python -c 'x'", "python evil.py", "python train.py 'a\x1b'", "'", ""]
+)
+def test_only_train_py_s_command_is_handed_on(tmp_path, command):
+    _run(tmp_path / "run", command=command)
+    said = runs.resume_command(tmp_path / "run", read_state(tmp_path / "run"))
+    assert said.startswith("(started by another program) train.py ... run_dir=")

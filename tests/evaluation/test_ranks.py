@@ -1,0 +1,95 @@
+"""evaluate.py as its users start it: alone, two processes, under torchrun, killed and again."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.processes import environment, finished, torchrun
+from tests.runs import ROOT, overrides, run
+
+METRICS = "metric=[distortion,lite0,fid_lite0]"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(assets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks") / "run"
+    run([*overrides("psp", *assets), f"run_dir={folder}", "trainer.max_kimg=0.004"])
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def start(checkpoint, output, *arguments, launcher=(sys.executable,)):
+    words = [f"checkpoint={checkpoint}", f"output={output}", "batch_size=2", METRICS, *arguments]
+    return subprocess.Popen(
+        [*launcher, "evaluate.py", *words],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def table(output):
+    """Every number but the time, and the names of all files."""
+    content = json.loads((output / "metrics.json").read_text())
+    for row in content["rows"]:
+        del row["seconds_per_image"]
+    lines = [line.rsplit(",", 1)[0] for line in (output / "images.csv").read_text().splitlines()]
+    return content, lines, sorted(path.name for path in output.iterdir())
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint, tmp_path_factory):
+    output = tmp_path_factory.mktemp("alone") / "o"
+    said = finished(start(checkpoint, output))
+    assert "6 images of test" in said
+    return output
+
+
+@pytest.mark.slow
+def test_two_processes_and_torchrun_give_the_table_of_one(checkpoint, alone, tmp_path):
+    """FID too, whose features are joined in the order of the images; one rank speaks."""
+    two = start(checkpoint, tmp_path / "a", "trainer.devices=2")
+    launcher = torchrun("--standalone", "--nproc-per-node=2")
+    ranks = start(checkpoint, tmp_path / "b", launcher=launcher)
+    for process, output in ((two, "a"), (ranks, "b")):
+        said = finished(process)
+        assert said.count("6 images of test") == 1
+        assert table(tmp_path / output) == table(alone)
+        picture = (tmp_path / output / "grid-encode.png").read_bytes()
+        assert picture == (alone / "grid-encode.png").read_bytes()
+    assert [row["fid_lite0"] > 0 for row in table(alone)[0]["rows"]] == [True]
+
+
+@pytest.mark.slow
+def test_stopped_and_typed_again_is_the_uninterrupted_one(checkpoint, alone, tmp_path):
+    """Ctrl-C tells what is kept, in a line; SIGKILL cannot; the same command goes on after both."""
+    output = tmp_path / "o"
+    process = start(checkpoint, output, "batch_size=1")
+    _at_a_part(output, process)
+    process.send_signal(signal.SIGINT)
+    said = finished(process, 130)
+    assert "stopped; finished batches are kept" in said and "Traceback" not in said
+    process = start(checkpoint, output, "batch_size=1", "trainer.devices=2")
+    _at_a_part(output, process)
+    process.kill()
+    process.communicate()
+    said = finished(start(checkpoint, output, "batch_size=3"), 1)
+    assert "begun with other batch_size; expected the same command" in said
+    said = finished(start(checkpoint, output, "batch_size=1"))
+    assert "going on after" in said
+    assert table(output)[2] == table(alone)[2]
+    said = finished(start(checkpoint, output, "batch_size=1"), 1)
+    assert "which exists; expected" in said and "nothing was overwritten" in said
+
+
+def _at_a_part(output, process):
+    before = len(list(output.glob(".parts/0*.safetensors")))
+    until = time.time() + 120
+    while len(list(output.glob(".parts/0*.safetensors"))) == before and process.poll() is None:
+        assert time.time() < until
+        time.sleep(0.02)
