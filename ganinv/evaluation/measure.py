@@ -72,7 +72,7 @@ class Evaluation:
         check_input_size(model, data.image_size)
         check(model.G, data, [cfg.split])
         data.prepare_data()
-        model.to(device, memory_format=torch.channels_last)
+        model.to(device).to(memory_format=torch.channels_last)
         return Measurement(
             cfg=cfg,
             opened=opened,
