@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +27,17 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 MAX_BYTES = 512 << 20  # of one image file; a zip file may claim anything
 
 
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in Path(name).parts)
+
+
 def _is_image(name: str) -> bool:
-    path = Path(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    return Path(name).suffix.lower() in SUFFIXES and not _is_hidden(name)
+
+
+def _others(names: Iterable[str]) -> list[str]:
+    """Files that are neither images by their suffix nor hidden, sorted."""
+    return sorted(name for name in names if not _is_image(name) and not _is_hidden(name))
 
 
 class Folder:
@@ -41,9 +48,15 @@ class Folder:
 
     def items(self) -> list[tuple[str, str]]:
         """(relative path, bytes) of each image, sorted."""
-        paths = (path for path in self.path.rglob("*") if path.is_file())
-        named = ((path.relative_to(self.path).as_posix(), path) for path in paths)
+        named = ((path.relative_to(self.path).as_posix(), path) for path in self._files())
         return sorted((name, str(path.stat().st_size)) for name, path in named if _is_image(name))
+
+    def left_out(self) -> list[str]:
+        """Relative paths of the files that are no images by their names."""
+        return _others(path.relative_to(self.path).as_posix() for path in self._files())
+
+    def _files(self) -> Iterator[Path]:
+        return (path for path in self.path.rglob("*") if path.is_file())
 
     def read(self, name: str) -> bytes:
         """The bytes of one image file."""
@@ -75,6 +88,10 @@ class Zip:
             if _is_image(i.filename) and not i.is_dir()
         )
 
+    def left_out(self) -> list[str]:
+        """Names of the files that are no images by their names."""
+        return _others(i.filename for i in self._file.infolist() if not i.is_dir())
+
     def read(self, name: str) -> bytes:
         """The bytes of one image file."""
         if self._file.getinfo(name).file_size > MAX_BYTES:
@@ -101,6 +118,10 @@ class Lmdb:
         with self._database.begin() as transaction:
             keys = transaction.cursor().iternext(keys=True, values=False)
             return [(bytes(key).decode("latin-1"), "") for key in keys]
+
+    def left_out(self) -> list[str]:
+        """Nothing: every entry is an image."""
+        return []
 
     def read(self, name: str) -> bytes:
         """The bytes of one image file."""

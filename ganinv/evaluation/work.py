@@ -29,6 +29,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ganinv.core.command import printable
 from ganinv.core.errors import ConfigError, RunError, explain
 from ganinv.core.safe.io import read_safetensors, write_atomic, write_safetensors
 from ganinv.run.disk import disk_errors
@@ -86,15 +87,17 @@ class Work:
             return True
         return False
 
-    def check_settings(self, theirs: Mapping[str, Any]) -> None:
+    def check_settings(self, theirs: Any) -> None:
         """Compare with the settings that a folder was begun with.
 
         Raises:
             ConfigError: naming those that differ.
         """
+        theirs = theirs if isinstance(theirs, dict) else {}
         command = theirs.get("command")
         if command != self.settings["command"]:
-            self._refuse(f"begun by {str(command)[:40]}", "a new folder")
+            other = printable(command, 40) if isinstance(command, str) else "another program"
+            self._refuse(f"begun by {other}", "a new folder")
         ours = self.settings
         different = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
         if different:

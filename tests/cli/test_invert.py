@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import ganinv
-from ganinv.cli import invert
 from ganinv.cli._inputs import targets as targets_of
+from ganinv.cli._inverting import Inverter
 from ganinv.cli.main import main
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.core.safe.io import sha256_file
@@ -114,20 +114,20 @@ def test_batches_and_processes_change_nothing(trained, folder, tmp_path, capsys)
 def test_a_stopped_command_goes_on(trained, folder, tmp_path, capsys, monkeypatch):
     checkpoint, _ = trained
     command = (checkpoint, folder, "--out", tmp_path / "o", "--batch-size", 2)
-    whole = invert.Worker.invert
+    whole = Inverter.invert
 
-    def stop(self, number):
+    def stop(self, out, number):
         if number == 2:
             raise KeyboardInterrupt
-        return whole(self, number)
+        return whole(self, out, number)
 
-    monkeypatch.setattr(invert.Worker, "invert", stop)
+    monkeypatch.setattr(Inverter, "invert", stop)
     assert main(["invert", *(str(a) for a in command)]) == 130
     said = capsys.readouterr()
     assert "run the same command again to go on" in said.out
     assert not (tmp_path / "o/latents.pt").exists()
     done = []
-    monkeypatch.setattr(invert.Worker, "invert", lambda self, n: done.append(n) or whole(self, n))
+    monkeypatch.setattr(Inverter, "invert", lambda *given: done.append(given[2]) or whole(*given))
     words = "begun with other batch_size; expected the same command"
     refused(capsys, words, *command[:-1], 3)
     assert "going on after 2 of 4 batches" in ok(capsys, *command)
@@ -179,10 +179,47 @@ def test_names_that_meet_and_names_that_lead_elsewhere(trained, tmp_path, capsys
 
 
 def test_only_broken_images(trained, tmp_path, capsys):
+    """Told, listed, and an error, also when it is asked again."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in/x.png").write_bytes(b"no image")
-    said = ok(capsys, trained[0], tmp_path / "in", "--out", tmp_path / "o")
-    assert result(tmp_path / "o")[0].shape == (0, 10, 16) and "could not be read: 1" in said
+    command = ["invert", str(trained[0]), str(tmp_path / "in"), "--out", str(tmp_path / "o")]
+    for said in ("", "already done by the same command"):
+        assert main(command) == 1
+        out = capsys.readouterr()
+        assert said in out.out and "could not be read: 1" in out.out
+        assert "none of 1 images could be inverted; expected images that can be" in out.err
+    assert result(tmp_path / "o")[0].shape == (0, 10, 16)
+
+
+def test_files_that_are_no_images_by_their_names_are_counted(trained, tmp_path, capsys):
+    photos = tmp_path / "in"
+    photos.mkdir()
+    picture(0, (64, 64)).save(photos / "a.png")
+    for name in ("b.gif", "c.GIF", "d.jfif", "notes", ".hidden"):
+        (photos / name).write_bytes(b"")
+    said = ok(capsys, trained[0], photos, "--out", tmp_path / "o")
+    assert "left out: 4 files (2 .gif, 1 .jfif, 1 without suffix), no images by" in said
+    content = json.loads((tmp_path / "o/invert.json").read_text())
+    assert content["left_out"] == ["b.gif", "c.GIF", "d.jfif", "notes"]
+    (photos / "a.png").unlink()
+    refused(capsys, "holds no images (4 files (2 .gif, 1 .jfif, 1 without suffix) in it)",
+            trained[0], photos, "--out", tmp_path / "p")  # fmt: skip
+
+
+def test_a_disk_that_is_full_or_read_only(trained, folder, tmp_path, capsys, monkeypatch):
+    """Before anything is loaded where nothing can be written; a picture that does not fit ends it
+    with what is kept."""
+    (tmp_path / "file").write_text("")
+    refused(capsys, "--out", trained[0], folder, "--out", tmp_path / "file" / "o")
+
+    def full(path, data):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("ganinv.cli._inverting.write_atomic", full)
+    words = "0.png: No space left on device"
+    refused(capsys, words, trained[0], folder, "--out", tmp_path / "o")
+    monkeypatch.undo()
+    ok(capsys, trained[0], folder, "--out", tmp_path / "o")
 
 
 def test_refusals(trained, folder, tmp_path, capsys):

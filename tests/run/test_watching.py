@@ -90,7 +90,8 @@ def test_the_table_of_runs(tmp_path, capsys, monkeypatch):
 
 
 ODD = [None, True, -1, 0, 1.5, float("nan"), 1e300, 10**30, "", "x\x1b]0;owned\x07", "[/red]",
-       [], [1], "\ud800", {}, {"value": "x"}, {"value": 1, "kimg": [2]}, "\u202e", "a" * 5000]  # fmt: skip
+       [], [1], "\ud800", {}, {"value": "x"}, {"value": 1, "kimg": [2]}, "\u202e",
+       "a" * 5000]  # fmt: skip
 
 
 def _run(folder, **changes):

@@ -1,0 +1,171 @@
+"""The work of `ganinv invert`: images of a folder to codes and pictures, in numbered batches."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganinv.cli._inputs import read, targets, task_of
+from ganinv.core.errors import ConfigError, explain
+from ganinv.core.image import to_uint8
+from ganinv.core.safe.io import sha256_file, write_atomic
+from ganinv.core.seed import derive_seed, randn_rows
+from ganinv.dataset.codec import encode
+from ganinv.dataset.source import open_source
+from ganinv.editing.mix import mix
+from ganinv.evaluation.open import open_model
+from ganinv.evaluation.ranks import Ranks
+from ganinv.evaluation.work import GO_ON, Part, Work, cut
+from ganinv.inversion.model import Model
+from ganinv.run.disk import disk_errors
+
+
+@dataclass(frozen=True)
+class Inverting:
+    """All that a process needs to know; it travels."""
+
+    checkpoint: Path
+    generator: Path | None
+    folder: Path
+    names: list[str]
+    batch_size: int
+    fit: str
+    device: str
+    task: str | None
+    outputs: int
+    mix_layers: list[int]
+    mix_alpha: float
+    seed: int
+
+    @property
+    def batches(self) -> list[range]:
+        """Places in `names`."""
+        return cut(len(self.names), self.batch_size)
+
+    def open(self, ranks: Ranks) -> Inverter:
+        """Load the model."""
+        return Inverter(self, open_model(self.checkpoint, self.generator).model, ranks)
+
+    def settings(self, items: list[tuple[str, str]], model: Model) -> dict[str, Any]:
+        """All that the codes and pictures depend on.
+
+        Args:
+            items: name and mark of each image, as the source lists them.
+            model: of the checkpoint.
+        """
+        mixing = [self.outputs, self.mix_layers, self.mix_alpha, self.seed]
+        return {
+            "command": "ganinv invert",
+            "checkpoint_sha256": sha256_file(self.checkpoint),
+            "generator_sha256": model.G.sha256,
+            "images_sha256": hashlib.sha256(repr(items).encode()).hexdigest(),
+            "batch_size": self.batch_size,
+            "fit": self.fit,
+            "size": list(model.input_size),
+            "num_ws": model.num_ws,
+            "w_dim": model.w_dim,
+            "task": type(task_of(model, self.task)).__name__,
+            "mixing": mixing if self.outputs > 1 else None,
+        }
+
+
+class Inverter:
+    """Inverts batches, in one process.
+
+    Args:
+        job: what is inverted.
+        model: of its checkpoint; moved to the device.
+        ranks: this process, which has the next GPU of its machine.
+    """
+
+    def __init__(self, job: Inverting, model: Model, ranks: Ranks) -> None:
+        self.job, self.source = job, open_source(job.folder)
+        self.targets = targets(job.names)
+        self.device = _device(job.device, ranks)
+        self.model, self.task = model.to(self.device), task_of(model, job.task)
+
+    def __call__(
+        self, work: Work, numbers: list[int]
+    ) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]:
+        """Batch after batch: pictures into the work's folder, codes into parts."""
+        for number in numbers:
+            with disk_errors(work.folder, GO_ON):
+                part = self.invert(work.folder, number)
+            yield number, *part
+
+    def invert(self, out: Path, number: int) -> Part:
+        """The codes wp [B,L,D] of a batch's readable images, and the seconds [B] they took."""
+        names, pixels, failed = [], [], []
+        for place in self.job.batches[number]:
+            name = self.job.names[place]
+            found = self._read(name)
+            if isinstance(found, str):
+                failed.append([name, found])
+            else:
+                names.append(name)
+                pixels.append(found)
+        codes = torch.empty(0, self.model.num_ws, self.model.w_dim)
+        start = time.perf_counter()
+        if pixels:
+            with torch.inference_mode():
+                wp = self.model.encode(self.task.read(torch.stack(pixels).to(self.device)))
+                codes = wp.float().cpu()  # all work on the device is done
+                seconds = (time.perf_counter() - start) / len(names)
+                for output in range(self.job.outputs):
+                    self._write(out, names, self._mixed(wp, names, output), output)
+        else:
+            seconds = 0.0
+        tensors = {"wp": codes, "seconds": torch.full((len(names),), seconds)}
+        return tensors, {"names": names, "failed": failed}
+
+    def _mixed(self, wp: Tensor, names: list[str], output: int) -> Tensor:
+        """The codes of an output: the first are the encoder's own, the others mixed."""
+        if output == 0:
+            return wp
+        generator = self.model.G
+        seeds = [derive_seed(self.job.seed, "mix", name, output) for name in names]
+        w = generator.mapping(randn_rows(seeds, (generator.z_dim,), self.device))
+        return mix(wp, w, self.job.mix_layers, self.job.mix_alpha)
+
+    def _write(self, out: Path, names: list[str], wp: Tensor, output: int) -> None:
+        shown = to_uint8(self.model.render(wp)).permute(0, 2, 3, 1).cpu().numpy()
+        for name, picture in zip(names, shown, strict=True):
+            target = self.targets[name]
+            if output:
+                target = f"{target.removesuffix('.png')}-mix{output}.png"
+            write_atomic(out / "images" / target, encode(picture, "png", 95))
+
+    def _read(self, name: str) -> Tensor | str:
+        """uint8 [C0,H,W], or why it could not be read."""
+        try:
+            data = self.source.read(name)
+            return read(data, self.task, self.model.input_size, self.job.fit)
+        except Exception as error:  # a broken image ends in any of a dozen kinds; none stops us
+            return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _device(name: str, ranks: Ranks) -> torch.device:
+    """auto, cpu, cuda (each process the next GPU) or cuda:N.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name in ("auto", "cpu", "cuda"):
+        try:
+            return ranks.device(name)
+        except ConfigError:
+            pass
+    elif name.startswith("cuda:") and name[5:].isdigit():
+        if int(name[5:]) < torch.cuda.device_count():
+            return torch.device(name)
+    raise ConfigError(
+        explain(f"--device {name}", "a device of this machine: auto, cpu, cuda or cuda:N",
+                "leave it out, or --device cpu")
+    )  # fmt: skip
