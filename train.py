@@ -61,6 +61,9 @@ def main(cfg: DictConfig) -> None:
         caught = train(cfg)
     except USER_ERRORS as error:
         sys.exit(f"\n{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command with resume=auto goes on where it can", flush=True)
+        sys.exit(130)
     if caught:
         sys.exit(128 + caught)
 

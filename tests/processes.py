@@ -32,9 +32,11 @@ def start(
     *,
     fault: str = "",
     launcher: tuple[str, ...] = (sys.executable,),
+    new_group: bool = False,
     **extra: str,
 ) -> subprocess.Popen:
-    """`launcher train.py arguments`, its output in one pipe."""
+    """`launcher train.py arguments`, its output in one pipe; in a group of processes of its own, a
+    signal to which is a terminal's."""
     return subprocess.Popen(
         [*launcher, "train.py", *arguments],
         cwd=ROOT,
@@ -42,6 +44,7 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=new_group,
     )
 
 

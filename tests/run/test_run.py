@@ -13,8 +13,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
+from PIL import Image
 from torch.nn.functional import batch_norm
 
+from ganinv.cli.main import main
 from ganinv.config.build import build_method
 from ganinv.core.errors import (
     ConfigError,
@@ -31,6 +33,7 @@ from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.folder import ENVIRONMENT
 from ganinv.run.status import read_state
 from tests.generator.test_stylegan3 import tiny as stylegan3
+from tests.processes import finished, start
 from tests.runs import METHODS, composed, differences, overrides, run, tiny_generator_file
 
 
@@ -258,6 +261,32 @@ def test_a_foreign_or_missing_checkpoint_is_refused(tmp_path):
         load_trained(tmp_path / "cut.ckpt")
 
 
+def test_a_flipped_byte_is_noticed_by_whoever_reads_the_checkpoint(assets, tmp_path, capsys):
+    """In the middle of a tensor, where torch's reader compares no checksum."""
+    last = trained("psp", assets, tmp_path / "run", "trainer.max_kimg=0.004")
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(content)
+    torch.load(damaged, weights_only=True)
+    words = "damaged.ckpt is damaged: the checksum of .* does not fit; expected the file as it was"
+    with pytest.raises(WeightsError, match=words):
+        load_trained(damaged)
+    os.environ.pop(ENVIRONMENT, None)
+    with pytest.raises(WeightsError, match=words):
+        run([*overrides("psp", *assets), f"runs={tmp_path / 'runs'}", f"resume={damaged}"])
+    out = tmp_path / "out"
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "photos" / "a.png")
+    for command in (
+        ["invert", str(damaged), str(tmp_path / "photos"), "--out", str(out)],
+        ["export", str(damaged), "--to", "safetensors", "--out", str(out)],
+    ):
+        assert main(command) == 1
+        assert "damaged.ckpt is damaged: the checksum" in capsys.readouterr().err
+        assert not out.exists()
+
+
 def test_a_gan_is_validated_by_its_samples(assets, tmp_path):
     """The metric of yaml, a picture, the best checkpoint by it, and nothing of it inside."""
     arguments = [a for a in overrides("gan", *assets) if a != "method.fid=null"]
@@ -332,6 +361,21 @@ def test_a_disk_that_is_really_full(assets, tmp_path):
         assert read_state(disk / "run")["state"] == "failed"
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_ctrl_c_outside_of_the_steps_is_a_sentence(tmp_path):
+    """While the faces are drawn: exit code 130, no traceback, nothing that looks like a run."""
+    arguments = ["logger=csv", f"runs={tmp_path / 'runs'}", f"dataset.cache={tmp_path / 'cache'}"]
+    process = start([*arguments, "dataset.num_train=20000", "trainer.threads=1"], new_group=True)
+    said = ""
+    while "Drawing the built-in domain" not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
+    said += finished(process, 130)
+    assert "Interrupted. The same command with resume=auto" in said and "Traceback" not in said
 
 
 def test_a_folder_behind_a_file_is_refused(tmp_path):
