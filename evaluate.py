@@ -9,6 +9,7 @@ A command that was stopped goes on where it was when it is typed again.
 """
 
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,7 @@ from ganinv.core.errors import USER_ERRORS
 from ganinv.evaluation.measure import Evaluation
 from ganinv.evaluation.output import begin, check_options, join, write
 from ganinv.evaluation.ranks import carry_out, ranks_of
+from ganinv.run.disk import disk_errors
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -37,7 +39,8 @@ def evaluate(cfg: DictConfig) -> None:
 def main(cfg: DictConfig) -> None:
     """Entry point: what a user can get wrong ends in one sentence, not in a traceback."""
     try:
-        evaluate(cfg)
+        with disk_errors(Path(), "make room, or make it readable and writable; then try again"):
+            evaluate(cfg)
     except USER_ERRORS as error:
         sys.exit(f"\n{type(error).__name__}: {error}")
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.core.errors import ConfigError, explain
+from ganinv.run.disk import check_writable
 
 if TYPE_CHECKING:
     from ganinv.evaluation.open import Opened
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
             explain(f"--out {args.out}, which exists", "a name that is free",
                     "choose another; nothing was overwritten")
         )  # fmt: skip
+    check_writable(args.out.parent, "--out's folder", "choose another --out")
     if args.dataset_type is not None and args.to not in OFFICIAL:
         raise ConfigError(
             explain(f"--dataset-type with --to {args.to}", f"--to {', '.join(OFFICIAL)}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explain
+from ganinv.run.disk import check_writable
 
 if TYPE_CHECKING:
     from ganinv.generator.importer.bundle import AnyGenerator
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Import."""
     if not args.file.is_file():
         raise WeightsMissing(explain(f"no file {args.file}", "one to import", "check the path"))
+    check_writable(args.out, "--out", "choose another --out")
     with open(args.file, "rb") as file:
         head = file.read(6)
     if head == NPY:

@@ -13,10 +13,12 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import ganinv.cli
 from ganinv import __version__
 from ganinv.core.errors import USER_ERRORS
+from ganinv.run.disk import disk_errors
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     args = build_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
     try:
-        return int(args.run(args))
+        with disk_errors(Path(), "make room, or make it readable and writable; then try again"):
+            return int(args.run(args))
     except USER_ERRORS as error:
         print(f"ganinv: {type(error).__name__}: {error}", file=sys.stderr)
         return 1

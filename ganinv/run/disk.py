@@ -26,7 +26,7 @@ def free_space(path: Path) -> str:
 def _nearest(path: Path) -> Path:
     """The nearest folder above `path`, or itself, that exists."""
     found = path.absolute()
-    while not found.exists():
+    while not os.path.lexists(found):
         found = found.parent
     return found
 
@@ -63,8 +63,8 @@ def disk_errors(folder: Path, todo: str) -> Iterator[None]:
     """Turns what a disk did to a command into a sentence.
 
     Args:
-        folder: where the command writes.
-        todo: what a user can do, also said of what is kept.
+        folder: where the command writes, for errors that name no file.
+        todo: what a user can do, and what is kept.
 
     Raises:
         RunError: naming the file, the reason, and the room that is left.
@@ -74,6 +74,6 @@ def disk_errors(folder: Path, todo: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in ILL:
             raise
-        where = error.filename or folder
-        given = f"{where}: {error.strerror}; {free_space(folder)} free in {folder}"
-        raise RunError(explain(given, "a disk that takes what is written", todo)) from error
+        where = Path(os.fsdecode(error.filename)) if error.filename else folder
+        given = f"{where}: {error.strerror}; {free_space(where)} free there"
+        raise RunError(explain(given, "a disk that can be read and written", todo)) from error

@@ -21,12 +21,17 @@ from ganinv.evaluation.output import _seconds
 from tests.runs import ROOT, overrides, run, tiny_generator_file
 
 
-def evaluated(*arguments):
+def composed(*arguments):
+    """What `python evaluate.py <arguments>` composes."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = copy.deepcopy(compose("evaluate", overrides=list(arguments)))
     with open_dict(cfg):
         cfg.pop("hydra", None)
-    evaluate(cfg)
+    return cfg
+
+
+def evaluated(*arguments):
+    evaluate(composed(*arguments))
 
 
 @pytest.fixture(scope="module")

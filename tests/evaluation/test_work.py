@@ -190,7 +190,9 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(tmp_path, monkeypatch):
 
     write = work_module.write_safetensors
     monkeypatch.setattr(work_module, "write_safetensors", full)
-    words = r"00000002.safetensors: No space left on device; \d+.\d MiB free in .*same command: fin"
+    words = (
+        r"00000002.safetensors: No space left on device; \d+.\d MiB free there.*same command: fin"
+    )
     with pytest.raises(RunError, match=words):
         done(tmp_path / "o")
     monkeypatch.undo()
