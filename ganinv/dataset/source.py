@@ -136,6 +136,10 @@ class Source(Protocol):
         """(name, mark) of each image; the mark changes with the content, as far as it is known."""
         ...
 
+    def left_out(self) -> list[str]:
+        """Names of the files that are no images by their names."""
+        ...
+
     def read(self, name: str) -> bytes:
         """The bytes of one image file."""
         ...
