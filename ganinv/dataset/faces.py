@@ -331,6 +331,10 @@ class Aligned:
         how = json.dumps([self.size, self.settings], sort_keys=True)
         return [(name, f"{mark} {how}") for name, mark in self.source.items()]
 
+    def left_out(self) -> list[str]:
+        """The other source's."""
+        return self.source.left_out()
+
     def read(self, name: str) -> bytes:
         """A crop, as PNG.
 
