@@ -20,6 +20,8 @@ from ganinv.evaluation.result import Picture, Result
 from ganinv.evaluation.table import TIME, cells, headings, number
 
 FULL = 0.5  # error that is drawn white
+FEW = 96  # px a side, up to which pixels are shown as squares
+LISTED = 100  # unreadable images on the page
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;
  color:#1a1a1a;background:#fff}
@@ -27,9 +29,9 @@ h1{font-size:1.5rem} h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse} th,td{padding:.3rem .9rem;border-bottom:1px solid #ddd;
  text-align:right;font-variant-numeric:tabular-nums} th:first-child,td:first-child{text-align:left}
 .facts td{text-align:left;color:#444;word-break:break-all} .facts td:first-child{color:#888}
-.set{display:flex;flex-wrap:wrap;gap:1rem} figure{margin:0}
-figure img{display:block;image-rendering:pixelated;width:288px}
-figcaption{font-size:.8rem;color:#666;width:288px}
+.set{display:grid;grid-template-columns:repeat(auto-fill,minmax(18rem,1fr));gap:1rem}
+figure{margin:0} figure img{display:block;width:100%} .few-px{image-rendering:pixelated}
+figcaption{font-size:.8rem;color:#666}
 .scale{display:inline-block;width:8rem;height:.7rem;border:1px solid #999;
  background:linear-gradient(90deg,#000,#f00 33%,#ff0 67%,#fff)}
 @media(prefers-color-scheme:dark){body{background:#161616;color:#e8e8e8}
@@ -99,8 +101,16 @@ def page(result: Result, title: str) -> str:
         f"<p>Each figure: {_words(result)}image, reconstruction, error "
         f"<span class='scale'></span> 0 to {FULL:g} (mean over channels, images in [0,1]).</p>"
         + "".join(sections)
+        + _unreadable(result)
         + f"<h2>What was evaluated</h2><table class='facts'>{facts}</table></html>\n"
     )
+
+
+def _unreadable(result: Result) -> str:
+    if not result.unreadable:
+        return ""
+    lines = "".join(f"<li>{escape(reason)}</li>" for reason in result.unreadable[:LISTED])
+    return f"<h2>Left out: {len(result.unreadable)} that cannot be read</h2><ul>{lines}</ul>"
 
 
 def _words(result: Result) -> str:
@@ -119,10 +129,12 @@ def _table(result: Result) -> str:
 
 def _figure(picture: Picture) -> str:
     strip = to_image(torch.cat(parts_of(picture), dim=2))
+    small = " class='few-px'" if picture.image.shape[1] <= FEW else ""  # enlarged as they are
     data = base64.b64encode(png(strip)).decode()
     finite = {name: value for name, value in picture.values.items() if math.isfinite(value)}
     text = "  ".join(f"{name} {number(value)}" for name, value in finite.items())
     return (
-        f"<figure><img alt='{escape(picture.key, quote=True)}' src='data:image/png;base64,{data}'>"
+        f"<figure><img{small} alt='{escape(picture.key, quote=True)}' "
+        f"src='data:image/png;base64,{data}'>"
         f"<figcaption>{escape(picture.key)}<br>{escape(text)}</figcaption></figure>"
     )

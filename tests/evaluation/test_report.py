@@ -60,6 +60,13 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_is_given(result):
     assert first.size == (18, 4)  # input, reconstruction, error
 
 
+def test_the_page_lists_what_could_not_be_read(result):
+    assert "Left out" not in report.page(result, "t")
+    result.unreadable = ["x.png: cut <short>"]
+    html = report.page(result, "t")
+    assert "Left out: 1 that cannot be read" in html and "<li>x.png: cut &lt;short&gt;</li>" in html
+
+
 def test_the_error_is_black_where_equal_and_white_at_half_the_range(result):
     first, second = result.rows[0].first
     assert report.error_map(first.image, first.reconstruction).max() == 0
