@@ -44,6 +44,7 @@ def main(cfg: DictConfig) -> None:
     except USER_ERRORS as error:
         sys.exit(f"\n{type(error).__name__}: {error}")
     except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on where it was", file=sys.stderr)
         sys.exit(130)
 
 

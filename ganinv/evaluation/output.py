@@ -124,10 +124,8 @@ def _name(measurement: Measurement) -> tuple[Path, str]:
 def settings_of(measurement: Measurement) -> dict[str, Any]:
     """All that the numbers depend on."""
     cfg = measurement.cfg
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    dataset = OmegaConf.to_container(dataset_of(cfg, measurement.opened), resolve=True)
-    assert isinstance(dataset, dict)
+    plain = _plain(cfg)
+    dataset = _plain(dataset_of(cfg, measurement.opened))
     return {
         "command": "evaluate.py",
         "checkpoint_sha256": sha256_file(cfg.checkpoint),
@@ -140,11 +138,18 @@ def settings_of(measurement: Measurement) -> dict[str, Any]:
     }
 
 
+def _plain(node: DictConfig) -> dict[str, Any]:
+    """A config as it stands: evaluate's own is resolved already, a file's never is."""
+    found = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
 def facts_of(measurement: Measurement) -> dict[str, Any]:
     """What the report says about what was evaluated."""
     cfg = measurement.cfg
     opened, device = measurement.opened, measurement.device
-    data, seen = dataset_of(cfg, opened), opened.images_seen
+    data, seen = _plain(dataset_of(cfg, opened)), opened.images_seen
     return {
         "checkpoint": str(cfg.checkpoint),
         "method": opened.kind,

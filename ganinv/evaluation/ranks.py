@@ -79,11 +79,15 @@ def ranks_of(devices: int | None, num_nodes: int | None = None) -> Ranks:
         ConfigError: several machines without a launcher, or numbers that contradict it.
     """
     here = rank_info()
+    given = {"devices": (devices, (-1, None)), "num_nodes": (num_nodes, (None,))}
+    for name, (value, others) in given.items():
+        if value not in others and not (type(value) is int and value > 0):
+            more = ", or -1 for one on each GPU" if name == "devices" else ""
+            what = "processes" if name == "devices" else "machines"
+            expected = f"a number of {what} of at least 1{more}"
+            raise ConfigError(explain(f"{name}={value}", expected, "set it"))
     if not here.external:
         devices = 1 if devices is None else devices
-        if devices < 1 and devices != -1:
-            expected = "a number of processes of at least 1, or -1 for one on each GPU"
-            raise ConfigError(explain(f"devices={devices}", expected, "set it"))
         if devices == -1:
             devices = max(1, torch.cuda.device_count())
         resolve_size(here, devices, 1 if num_nodes is None else num_nodes)

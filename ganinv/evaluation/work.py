@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from ganinv.core.safe.io import read_safetensors, write_atomic, write_safetensor
 from ganinv.run.disk import disk_errors
 from ganinv.run.status import is_there, this_process
 
+UNFINISHED = re.compile(r"\..+\.(png|safetensors|json|csv|html|pt|npy)\.\w{8}")
 Part = tuple[dict[str, Tensor], dict[str, Any]]  # tensors, and plain values beside them
 GO_ON = "make room or make it writable, then the same command: finished batches are kept"
 
@@ -125,8 +127,9 @@ class Work:
                 write_atomic(settings, json.dumps(self.settings, indent=1).encode())
             process = json.dumps(this_process()).encode()
             write_atomic(self.parts_folder / "process.json", process)
-            for unfinished in self.parts_folder.glob(".*.safetensors.*"):
-                unfinished.unlink()
+            for path in self.folder.rglob(".*"):  # what a killed process had not renamed yet
+                if UNFINISHED.fullmatch(path.name):
+                    path.unlink()
         except OSError as error:
             given = f"{self.folder} cannot be written: {error.filename}: {error.strerror}"
             todo = "choose another, or make room; nothing was computed yet"

@@ -124,9 +124,15 @@ def test_a_part_that_is_cut_short_or_of_other_settings_is_computed_again(tmp_pat
     other.begin()
     other.save(3, {"square": torch.zeros(1)}, {})
     other.path(3).rename(work.path(3))
-    (work.parts_folder / ".00000001.safetensors.k3x").write_bytes(b"half of a")
+    (work.parts_folder / ".00000001.safetensors.k3x_9abc").write_bytes(b"half of a")
+    images = work.folder / "images" / "sub"
+    images.mkdir(parents=True)
+    for name in (".a b.png.k3x_9abc", ".DS_Store", ".nfs000001", "a.png.k3x_9abc"):
+        (images / name).write_bytes(b"half of a")
     assert toy_work(tmp_path / "o").begin() == [1, 2, 3]
     assert not list(work.parts_folder.glob(".0*"))
+    left = {path.name for path in images.iterdir()}
+    assert left == {".DS_Store", ".nfs000001", "a.png.k3x_9abc"}
     assert files(done(tmp_path / "o")) == whole
 
 
@@ -210,6 +216,8 @@ def test_devices_are_a_launcher_s_or_asked_for():
     assert ranks_of(None) == ALONE and ranks_of(3).size == 3
     with pytest.raises(ConfigError, match="num_nodes=2.*expected torchrun or srun"):
         ranks_of(2, 2)
-    for odd in (0, -2):
+    with pytest.raises(ConfigError, match="num_nodes=0; expected a number of machines"):
+        ranks_of(1, 0)
+    for odd in (0, -2, "two", 1.5, True):
         with pytest.raises(ConfigError, match=rf"devices={odd}; expected a number of processes"):
             ranks_of(odd)
