@@ -8,7 +8,7 @@ process is not timed unless there is no other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -264,6 +264,16 @@ class Measurement:
                     None if read is None else read[i],
                 ),
             )
+
+
+def _in_float32(found: Inversion) -> Inversion:
+    """What autocast left in another type; its images and numbers are float32's."""
+
+    def float32(maps: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+        return None if maps is None else {name: value.float() for name, value in maps.items()}
+
+    f = None if found.f is None else found.f.float()
+    return Inversion(found.wp.float(), f, float32(found.noise), float32(found.weights))
 
 
 def _whole(measurement: Measurement, number: int) -> list[str]:

@@ -138,6 +138,7 @@ def _work(
         unit="img",
         file=sys.stderr if terminal else Lines(sys.stderr),  # type: ignore[arg-type]
         mininterval=0.5 if terminal else 30.0,
+        delay=0.0 if terminal else 10.0,  # what is done at once leaves no line in a log
         leave=False,
         disable=ranks.rank > 0,
     ) as bar:

@@ -85,6 +85,19 @@ def test_a_report_is_never_written_over(checkpoint, tmp_path):
         evaluated(*common, f"output={tmp_path / 'report'}")
 
 
+def test_half_precision_is_the_inversion_s_alone(checkpoint, tmp_path):
+    """Codes of bf16, rendered and measured in float32."""
+    common = (f"checkpoint={checkpoint}", "metric=[distortion]")
+    mse = []
+    for precision in ("32-true", "bf16-mixed"):
+        output = tmp_path / precision
+        evaluated(*common, f"output={output}", f"trainer.precision={precision}")
+        content = json.loads((output / "metrics.json").read_text())
+        mse.append(content["rows"][0]["mse"])
+        assert content["precision"] == precision
+    assert mse[0] != mse[1] and mse[0] == pytest.approx(mse[1], rel=0.02)
+
+
 def test_a_generator_that_moved_is_named_and_a_different_one_refused(checkpoint, assets, tmp_path):
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(assets[0].read_bytes())
