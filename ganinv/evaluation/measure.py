@@ -78,10 +78,7 @@ class Evaluation:
             opened=opened,
             data=data,
             inversions={n: instantiate(part, model=model) for n, part in cfg.inversion.items()},
-            metrics={
-                name: instantiate(part).to(device)
-                for name, part in cfg.metric.items()
-            },
+            metrics={name: instantiate(part).to(device) for name, part in cfg.metric.items()},
             device=device,
         )
 

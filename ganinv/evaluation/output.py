@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ganinv import __version__
+from ganinv.config.build import plain
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.safe.io import sha256_file, write_atomic
 from ganinv.evaluation import report, table
@@ -124,8 +125,8 @@ def _name(measurement: Measurement) -> tuple[Path, str]:
 def settings_of(measurement: Measurement) -> dict[str, Any]:
     """All that the numbers depend on."""
     cfg = measurement.cfg
-    plain = _plain(cfg)
-    dataset = _plain(dataset_of(cfg, measurement.opened))
+    asked = plain(cfg)
+    dataset = plain(dataset_of(cfg, measurement.opened))["dataset"]
     return {
         "command": "evaluate.py",
         "checkpoint_sha256": sha256_file(cfg.checkpoint),
@@ -134,22 +135,15 @@ def settings_of(measurement: Measurement) -> dict[str, Any]:
         "images": measurement.total,
         "device": measurement.device.type,
         "precision": cfg.trainer.precision,
-        **{k: plain[k] for k in ("split", "batch_size", "pictures", "seed", "inversion", "metric")},
+        **{k: asked[k] for k in ("split", "batch_size", "pictures", "seed", "inversion", "metric")},
     }
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    """A config as it stands: evaluate's own is resolved already, a file's never is."""
-    found = OmegaConf.to_container(node, resolve=False)
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items()}
 
 
 def facts_of(measurement: Measurement) -> dict[str, Any]:
     """What the report says about what was evaluated."""
     cfg = measurement.cfg
     opened, device = measurement.opened, measurement.device
-    data, seen = _plain(dataset_of(cfg, opened)), opened.images_seen
+    data, seen = plain(dataset_of(cfg, opened))["dataset"], opened.images_seen
     return {
         "checkpoint": str(cfg.checkpoint),
         "method": opened.kind,
