@@ -23,6 +23,7 @@ from ganinv.run.disk import check_writable, disk_errors
 from ganinv.run.launch import agree
 
 SPLITS = ("train", "val", "test")
+ACCELERATORS = ("auto", "gpu", "cpu")
 RESULT = "metrics.json"
 PATIENCE = 60.0  # seconds until the parts of another machine may be seen
 LISTED = 10  # unreadable images that are printed; the report has all
@@ -40,10 +41,14 @@ def check_options(cfg: DictConfig) -> None:
         _refuse("no checkpoint", "one that train.py wrote", "add checkpoint=PATH to the command")
     if cfg.split not in SPLITS:
         _refuse(f"split={cfg.split}", f"one of {', '.join(SPLITS)}", "set split")
-    for name in ("limit", "batch_size", "pictures"):
+    for name, least in {"limit": 1, "batch_size": 1, "pictures": 1, "seed": 0}.items():
         value = cfg[name]
-        if value is not None and value < 1:
-            _refuse(f"{name}={value}", "a whole number of at least 1", f"set {name}")
+        whole = type(value) is int and least <= value < 2**31
+        if not whole and not (name == "limit" and value is None):
+            _refuse(f"{name}={value}", f"a whole number of at least {least}", f"set {name}")
+    if cfg.trainer.accelerator not in ACCELERATORS:
+        given = f"trainer.accelerator={cfg.trainer.accelerator}"
+        _refuse(given, f"one of {', '.join(ACCELERATORS)}", "set trainer.accelerator")
     for group in ("inversion", "metric"):
         if not cfg.get(group):
             _refuse(f"no {group}", "at least one", f"set {group}=[...]")
