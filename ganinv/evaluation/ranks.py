@@ -173,21 +173,26 @@ class _Helpers:
             ours, theirs = context.Pipe(duplex=False)
             place = replace(ranks, rank=rank, local_rank=rank)
             given = (work, numbers, job, place, threads, theirs)
-            process = context.Process(target=_help, args=given, daemon=True)
+            process = context.Process(target=_help, args=given)  # no daemon: it has loaders
             self.running.append((rank, process, ours))
         self._share = threads if self.running else self._threads
 
     def __enter__(self) -> _Helpers:
-        for _, process, _ in self.running:
-            process.start()
+        try:
+            for _, process, _ in self.running:
+                process.start()
+        except BaseException:
+            self.__exit__()
+            raise
         torch.set_num_threads(self._share)
         return self
 
     def __exit__(self, *error: object) -> None:
         torch.set_num_threads(self._threads)
         for _, process, _ in self.running:
-            process.kill()
-            process.join()
+            if process.pid is not None:
+                process.kill()
+                process.join()
 
     def check(self) -> bool:
         """Whether all are done.
@@ -245,7 +250,8 @@ def _told_to_rank_0(ranks: Ranks) -> Iterator[None]:
         if ranks.rank > 0:
             store().set(f"done/{ranks.rank}", "")
     except RuntimeError as error:
-        if isinstance(error, USER_ERRORS) or "onnect" not in str(error):
+        lost = ranks.rank > 0 and "onnect" in str(error) and not isinstance(error, USER_ERRORS)
+        if not lost:
             _tell(ranks, error)
             raise
         given = f"rank 0, which joins the batches, is gone ({str(error).splitlines()[0][:200]})"

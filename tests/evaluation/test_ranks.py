@@ -16,8 +16,10 @@ METRICS = "metric=[distortion,lite0,fid_lite0]"
 
 @pytest.fixture(scope="module")
 def checkpoint(assets, tmp_path_factory):
+    """Its dataset has a loading process, which every process that is started starts, too."""
     folder = tmp_path_factory.mktemp("ranks") / "run"
-    run([*overrides("psp", *assets), f"run_dir={folder}", "trainer.max_kimg=0.004"])
+    extra = ["trainer.max_kimg=0.004", "dataset.num_workers=1"]
+    run([*overrides("psp", *assets), f"run_dir={folder}", *extra])
     return folder / "checkpoints" / "last.ckpt"
 
 
