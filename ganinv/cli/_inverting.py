@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganinv.cli._align_options import align_settings
 from ganinv.cli._inputs import read, targets, task_of
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_uint8
 from ganinv.core.safe.io import sha256_file, write_atomic
 from ganinv.core.seed import derive_seed, randn_rows
 from ganinv.dataset.codec import encode
-from ganinv.dataset.source import open_source
+from ganinv.dataset.source import Source
 from ganinv.editing.mix import mix
 from ganinv.evaluation.open import open_model
 from ganinv.evaluation.ranks import Ranks
@@ -33,7 +34,7 @@ class Inverting:
 
     checkpoint: Path
     generator: Path | None
-    folder: Path
+    source: Source
     names: list[str]
     batch_size: int
     fit: str
@@ -68,6 +69,7 @@ class Inverting:
             "images_sha256": hashlib.sha256(repr(items).encode()).hexdigest(),
             "batch_size": self.batch_size,
             "fit": self.fit,
+            "align": align_settings(self.source),
             "size": list(model.input_size),
             "num_ws": model.num_ws,
             "w_dim": model.w_dim,
@@ -86,7 +88,7 @@ class Inverter:
     """
 
     def __init__(self, job: Inverting, model: Model, ranks: Ranks) -> None:
-        self.job, self.source = job, open_source(job.folder)
+        self.job, self.source = job, job.source
         self.targets = targets(job.names)
         self.device = _device(job.device, ranks)
         self.model, self.task = model.to(self.device), task_of(model, job.task)

@@ -19,7 +19,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganinv.cli._inputs import TASKS, rows_of
+from ganinv.cli._align_options import add_align, aligned, detector_with_align
+from ganinv.cli._inputs import TASKS, rows_of, task_of
 from ganinv.core.command import printable
 from ganinv.core.errors import ConfigError, DataError, explain
 
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   ganinv invert runs/NAME/checkpoints/best.ckpt photos --out inverted
   ganinv invert e4e_ffhq_encode.pt aligned --out inverted --batch-size 16 --processes 2
+  ganinv invert e4e_ffhq_encode.pt holiday.zip --align --out inverted
   ganinv invert runs/NAME/checkpoints/best.ckpt masks --out faces --outputs 5 --mix-layers 8-17
 
 Images are turned upright, cropped to the encoder's aspect and resized, as ganinv shard does. Faces
-must be aligned as the encoder's training images were.
+must be aligned as the encoder's training images were: --align crops photos as FFHQ's were.
 """
 LISTED = 10  # failures printed; invert.json has all
 RESULT = "invert.json"
@@ -72,12 +74,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--mix-alpha", type=float, default=1.0, help="how far, default 1: entirely")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn, default 0")
     parser.add_argument("--generator", type=Path, metavar="FILE", help="where it has moved")
+    add_align(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Invert."""
     _check(args)
+    detector = detector_with_align(args)
     from ganinv.cli._inverting import Inverter, Inverting
     from ganinv.dataset.source import open_source
     from ganinv.evaluation.open import open_model
@@ -87,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
 
     ranks = ranks_of(args.processes)
     source = open_source(args.folder)
-    items, left_out = source.items(), source.left_out()
-    if not items:
+    left_out = source.left_out()
+    if not source.items():
         others = f" ({_counted(left_out)} in it)" if left_out else ""
         raise DataError(
             explain(f"{args.folder} holds no images{others}",
@@ -96,10 +100,12 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     opened = open_model(args.checkpoint, args.generator)
     model = opened.model
+    source = aligned(source, detector, model.input_size, task_of(model, args.task).reads)
+    items = source.items()
     job = Inverting(
         checkpoint=args.checkpoint,
         generator=args.generator,
-        folder=args.folder,
+        source=source,
         names=[name for name, _ in items],
         batch_size=args.batch_size,
         fit=args.fit,
