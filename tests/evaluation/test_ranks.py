@@ -11,6 +11,14 @@ import pytest
 from tests.processes import environment, finished, torchrun
 from tests.runs import ROOT, overrides, run
 
+SLOW = """
+import runpy, sys, time
+from ganinv.evaluation.measure import Measurement
+measure = Measurement.measure
+Measurement.measure = lambda *given: (time.sleep(1), measure(*given))[1]
+sys.argv = sys.argv[1:]
+runpy.run_path("evaluate.py", run_name="__main__")
+"""  # a batch of rank 0 takes a second, so that a signal finds it at work
 METRICS = "metric=[distortion,lite0,fid_lite0]"
 
 
@@ -71,12 +79,13 @@ def test_two_processes_and_torchrun_give_the_table_of_one(checkpoint, alone, tmp
 def test_stopped_and_typed_again_is_the_uninterrupted_one(checkpoint, alone, tmp_path):
     """Ctrl-C tells what is kept, in a line; SIGKILL cannot; the same command goes on after both."""
     output = tmp_path / "o"
-    process = start(checkpoint, output, "batch_size=1")
+    slow = (sys.executable, "-c", SLOW)
+    process = start(checkpoint, output, "batch_size=1", launcher=slow)
     _at_a_part(output, process)
     process.send_signal(signal.SIGINT)
     said = finished(process, 130)
     assert "stopped; finished batches are kept" in said and "Traceback" not in said
-    process = start(checkpoint, output, "batch_size=1", "trainer.devices=2")
+    process = start(checkpoint, output, "batch_size=1", "trainer.devices=2", launcher=slow)
     _at_a_part(output, process)
     process.kill()
     process.communicate()
