@@ -6,7 +6,7 @@ import re
 import shlex
 import unicodedata
 
-PLAIN = re.compile(r"[A-Za-z_/.~][\w./~%@:+-]*", re.ASCII)
+PLAIN = re.compile(r"[A-Za-z_/][\w./%@:+-]*", re.ASCII)
 WORDS = re.compile(r"(null|true|false|nan|inf)", re.IGNORECASE)
 
 

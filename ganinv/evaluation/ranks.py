@@ -202,7 +202,7 @@ class _Helpers:
         """
         for rank, process, connection in self.running:
             if process.exitcode not in (None, 0):
-                told = connection.recv() if connection.poll() else None
+                told = _last_words(connection)
                 if isinstance(told, USER_ERRORS):
                     raise told
                 what = told or f"was killed (exit code {process.exitcode})"
@@ -211,6 +211,14 @@ class _Helpers:
                             "the same command goes on: finished batches are kept")
                 )  # fmt: skip
         return all(process.exitcode == 0 for _, process, _ in self.running)
+
+
+def _last_words(connection: Connection) -> Any:
+    """What a process said before it ended; None where it could not."""
+    try:
+        return connection.recv() if connection.poll() else None
+    except EOFError:
+        return None
 
 
 def _help(

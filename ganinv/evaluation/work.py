@@ -57,7 +57,7 @@ class Work:
 
     def __init__(self, folder: Path, *, settings: Mapping[str, Any], sizes: Sequence[int]) -> None:
         self.folder, self.parts_folder = folder, folder / ".parts"
-        self.settings = json.loads(json.dumps(settings, sort_keys=True))
+        self.settings = json.loads(json.dumps(settings))
         self.sizes = list(sizes)
         text = json.dumps(self.settings, sort_keys=True).encode()
         self.mark = hashlib.sha256(text).hexdigest()
@@ -101,7 +101,7 @@ class Work:
             other = printable(command, 40) if isinstance(command, str) else "another program"
             self._refuse(f"begun by {other}", "a new folder")
         ours = self.settings
-        different = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
+        different = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
         if different:
             self._refuse(
                 f"begun with other {', '.join(different)}",

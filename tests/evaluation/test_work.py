@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(tmp_path, monkeypatch):
 def test_batches_that_another_machine_wrote_elsewhere_are_missed(tmp_path):
     work = toy_work(tmp_path / "o")
     work.begin()
-    with pytest.raises(RunError, match=r"4 of 4 batches \(0, 1, 2, 3\) not in .*share this folder"):
+    with pytest.raises(RunError, match=r"4 of 4 batches \(0, 1, 2, 3\) are not.*share this folder"):
         list(work.parts())
 
 
