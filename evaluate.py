@@ -14,6 +14,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from ganinv.config.check import check_config
+from ganinv.config.command import run_command
 from ganinv.core.errors import USER_ERRORS
 from ganinv.evaluation.measure import Evaluation
 from ganinv.evaluation.output import begin, check_options, join, write
@@ -23,6 +25,7 @@ from ganinv.run.disk import disk_errors
 
 def evaluate(cfg: DictConfig) -> None:
     """One checkpoint on one split, on any number of ranks."""
+    check_config(cfg)
     OmegaConf.resolve(cfg)
     check_options(cfg)
     ranks = ranks_of(cfg.trainer.devices, cfg.trainer.num_nodes)
@@ -49,4 +52,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -25,13 +25,11 @@ KEYS: dict[str, Any] = {  # of train.yaml and evaluate.yaml, outside all groups
     "split": Literal["train", "val", "test"],
     "limit": int | None,
     "batch_size": int,
-    "device": str,
     "output": str | None,
     "pictures": int,
 }
 FORMS = {  # of texts: key -> pattern, in words
     "name": (r"\w[\w.+@-]{0,99}", "a plain name of letters, digits and . _ - + @"),
-    "device": (r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:0, cuda:1, ..."),
 }
 HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 NEEDED = ("method", "generator", "dataset", "task", "optimizer", "trainer", "logger")

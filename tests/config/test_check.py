@@ -65,7 +65,6 @@ TRAIN = {
 EVALUATE = {
     "limit=abc": f"{WHOLE} 1",
     "limit=0": f"{WHOLE} 1",
-    "device=tpu": "expected auto, cpu, cuda or cuda:0",
     "seed=-1": f"{WHOLE} 0",
     "batch_size=0": f"{WHOLE} 1",
     "pictures=x": f"{WHOLE} 1",
