@@ -65,6 +65,7 @@ TRAIN = {
 EVALUATE = {
     "limit=abc": f"{WHOLE} 1",
     "limit=0": f"{WHOLE} 1",
+    "trainer.accelerator=tpu": "expected one of auto, gpu, cpu",
     "seed=-1": f"{WHOLE} 0",
     "batch_size=0": f"{WHOLE} 1",
     "pictures=x": f"{WHOLE} 1",

@@ -122,7 +122,7 @@ def test_refusals(checkpoint, assets, tmp_path):
     refused("no checkpoint; expected one that train.py wrote", "split=val")
     refused("split=tset; expected one of train, val, test", given, "split=tset")
     for odd in ("limit=0", "limit=abc", "batch_size=1.5", "pictures=null", "seed=-1", "seed=x"):
-        refused(f"{odd.replace('null', 'None')}; expected a whole number of at least", given, odd)
+        refused(f"{odd}; expected a whole number of at least", given, odd)
     refused("accelerator=tpu; expected one of auto, gpu, cpu", given, "trainer.accelerator=tpu")
     refused("no metric; expected at least one", given, "metric=[]")
     refused("no file /nowhere.ckpt", "checkpoint=/nowhere.ckpt", error=WeightsMissing)
