@@ -16,7 +16,7 @@ from tests.house.tree import ROOT
 GUIDE = ROOT / "docs" / "ADDING.md"
 BLOCK = re.compile(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```$", re.M | re.S)
 LISTED = re.compile(r"`ganinv/config/allowed\.py`: `(\w+)` in the group `(\w+)`")
-NEW = ["method=midpoint", "encoder=tiny", "loss=edge", "generator=blocks"]
+NEW = ["method=steady", "encoder=tiny", "loss=edge", "generator=blocks"]
 SMALL = [
     "logger=csv",
     "dataset.num_train=20",
