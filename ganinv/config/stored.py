@@ -24,7 +24,6 @@ from ganinv.core.errors import USER_ERRORS, ConfigError, WeightsError, explain
 from ganinv.core.network import misfits
 from ganinv.dataset.module import AvatarData, ShardData
 from ganinv.dataset.remote import is_remote
-from ganinv.generator.importer.load import load_generator
 
 MOST_VALUES, DEEPEST = 10_000, 12
 HYDRA = {"_partial_": bool, "_convert_": str}  # of Hydra; this module decides both itself
@@ -209,9 +208,10 @@ def check_networks(
 
 
 def stored_generator(cfg: StoredConfig) -> bool:
-    """Whether the config's generator is another file's, not the checkpoint's own."""
+    """Whether the config's generator is another file's, read by a function of the list, and not a
+    class of it, whose weights the checkpoint holds itself."""
     constructor, _ = _checked("generator", cfg.get("generator"), cfg.source)
-    return constructor is load_generator
+    return not inspect.isclass(constructor)
 
 
 def without_start(node: Any) -> Any:

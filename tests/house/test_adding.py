@@ -10,13 +10,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from ganinv.core.safe.io import write_safetensors
 from tests.house.tree import ROOT
 
+WEIGHTS = "blocks.safetensors"
 GUIDE = ROOT / "docs" / "ADDING.md"
 BLOCK = re.compile(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```$", re.M | re.S)
 LISTED = re.compile(r"`ganinv/config/allowed\.py`: `(\w+)` in the group `(\w+)`")
-NEW = ["method=steady", "encoder=tiny", "loss=edge", "generator=blocks"]
+NEW = [
+    "method=steady",
+    "encoder=tiny",
+    "loss=edge",
+    "generator=blocks",
+    f"generator.weights={WEIGHTS}",
+]
 SMALL = [
     "logger=csv",
     "dataset.num_train=20",
@@ -67,13 +76,16 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     modules = {
         symbol: name.removesuffix(".py").replace("/", ".")
         for name, text in files().items()
-        for symbol in re.findall(r"^class (\w+)", text, re.M)
+        for symbol in re.findall(r"^(?:class|def) (\w+)", text, re.M)
     }
     lines = [
         f"from {modules[symbol]} import {symbol}\nALLOWED[{group!r}] |= _named(({symbol},))\n"
         for symbol, group in LISTED.findall(GUIDE.read_text())
     ]
     allowed.write_text(allowed.read_text() + "\n" + "".join(lines))
+    torch.manual_seed(0)
+    state = {"synthesis.paint.weight": torch.randn(3, 16), "w_avg": torch.zeros(16)}
+    write_safetensors(folder / WEIGHTS, state, {})
     return folder
 
 
