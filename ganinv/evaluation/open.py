@@ -29,7 +29,7 @@ from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.importer.load import load_generator
 from ganinv.generator.importer.nvidia import is_pickle
 from ganinv.interop import bundle, imported
-from ganinv.interop.encoder import ENCODERS, close_heads
+from ganinv.interop.encoder import close_heads
 from ganinv.inversion.model import Model
 from ganinv.method.base import Method
 from ganinv.method.gan import GAN
@@ -139,11 +139,10 @@ def _of_training(trained: Trained, path: Path) -> Opened:
         return Opened(path, average, name, words, config, trained.images_seen)
     node = dict(config.get("encoder") or {})
     kind = str(node.pop("_target_", "")).rpartition(".")[2]
-    if not isinstance(method, EncoderMethod) or not method.inverts or kind not in ENCODERS:
+    if not isinstance(method, EncoderMethod) or not method.inverts:
         raise ConfigError(
-            explain(f"{path}, made by {name} with encoder {kind or 'none'}",
-                    f"an encoder of class {', '.join(ENCODERS)}",
-                    "pass the checkpoint of such a method")
+            explain(f"{path}, made by {name}, whose encoder does not lead from an image to wp",
+                    "the checkpoint of a method whose encoder does", "pass one")
         )  # fmt: skip
     model = method.model
     model.architecture = node | {"num_ws": model.num_ws, "w_dim": model.w_dim}

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 from ganinv import __version__
-from ganinv.core.errors import WeightsError, WeightsMissing, explain
+from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explain
 from ganinv.core.safe.io import read_safetensors, write_safetensors
-from ganinv.generator.importer.bundle import AnyGenerator
+from ganinv.generator.importer.bundle import KINDS, AnyGenerator
 from ganinv.generator.importer.load import load_generator
 from ganinv.interop import task
-from ganinv.interop.encoder import ITERATIVE, build_encoder
+from ganinv.interop.encoder import ENCODERS, ITERATIVE, build_encoder
 from ganinv.inversion.model import Model
 
 FORMAT = "ganinv-inverter"
@@ -76,8 +76,15 @@ def write(path: Path, model: Model, config: Mapping[str, Any] | None = None) -> 
         config: the resolved config of the training run, where there is one.
 
     Raises:
+        ConfigError: an encoder or a generator of a class that a bundle has no name for.
         WeightsError: the generator came from no file, so that it could not be found again.
     """
+    for network, kinds in ((model.E, ENCODERS), (model.G, KINDS)):
+        if (kind := type(network).__name__) not in kinds:
+            raise ConfigError(
+                explain(f"a bundle of class {kind}", f"one of {', '.join(kinds)}",
+                        "keep the checkpoint, which evaluate.py and ganinv invert open")
+            )  # fmt: skip
     if model.G.sha256 is None:
         raise WeightsError("a generator that came from no file; save it and load that file first")
     tensors = {f"encoder.{key}": value for key, value in model.E.state_dict().items()}

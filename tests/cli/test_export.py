@@ -82,7 +82,7 @@ def test_an_encoder_of_maps_is_refused(trained, tmp_path, capsys):
     checkpoint, generator = trained
     run([*overrides("bdinvert", generator, generator.parent / "cache"),
          f"run_dir={tmp_path / 'run'}", "trainer.max_kimg=0.008"])  # fmt: skip
-    words = "made by BDInvert with encoder BaseCodeEncoder; expected an encoder of class"
+    words = "made by BDInvert, whose encoder does not lead from an image to wp"
     checkpoint = tmp_path / "run/checkpoints/last.ckpt"
     refused(capsys, words, "export", checkpoint, "--to", "safetensors", "--out", tmp_path / "m")
 
