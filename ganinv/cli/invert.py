@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,8 @@ def _check(args: argparse.Namespace) -> None:
         if (value := getattr(args, name)) is not None and value < 1:
             option = name.replace("_", "-")
             raise ConfigError(explain(f"--{option} {value}", "at least 1", "raise it"))
+    if not math.isfinite(args.mix_alpha):
+        raise ConfigError(explain(f"--mix-alpha {args.mix_alpha}", "a number", "e.g. 0.5"))
     from ganinv.run.disk import check_writable
 
     check_writable(args.out, "--out", "choose another --out, or make it writable")

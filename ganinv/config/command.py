@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ganinv.core.errors import ConfigError, explain
 
@@ -37,6 +38,10 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except (ConfigCompositionException, OverrideParseException, OmegaConfBaseException) as error:
         sys.exit(f"\nConfigError: {refusal(error)}")
+    except YAMLError as error:
+        words = " ".join(str(error).split())
+        told = explain(f"a file of the config that is no YAML: {words}", "YAML", "correct it there")
+        sys.exit(f"\nConfigError: {told}")
     except ValueError as error:
         if "Config group override must be a string or a list" not in str(error):
             raise

@@ -276,3 +276,10 @@ def test_label_maps_and_several_outputs_of_each(tmp_path, capsys):
             tmp_path / "d", "--mix-layers", "8-10")  # fmt: skip
     refused(capsys, "an encoder of 3 channels for --task sketch", file, labels, "--out",
             tmp_path / "d", "--task", "sketch")  # fmt: skip
+
+
+@pytest.mark.parametrize("alpha", ["nan", "inf"])
+def test_a_mix_that_is_no_number(alpha, tmp_path, capsys):
+    words = ["invert", "a.ckpt", str(tmp_path), "--out", str(tmp_path / "o"), "--mix-alpha", alpha]
+    assert main(words) == 1
+    assert f"--mix-alpha {alpha}; expected a number. To fix: " in capsys.readouterr().err

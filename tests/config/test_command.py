@@ -110,6 +110,13 @@ def test_files_of_a_users_own_are_found(tmp_path):
     assert "the run's folder /proc/nowhere" in done.stderr, done.stderr
 
 
+def test_a_file_that_is_no_yaml_is_named(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "bad.yaml").write_text("a: 1: 2\n")
+    text = said("--config-dir", str(tmp_path), "experiment=bad")
+    assert "no YAML: mapping values are not allowed here" in text and "bad.yaml" in text
+
+
 def test_no_group_of_the_defaults_is_optional_but_those_that_follow_the_method():
     for entry in ("train", "evaluate"):
         text = (CONF / f"{entry}.yaml").read_text()

@@ -401,6 +401,6 @@ def test_a_larger_batch_changes_every_player_s_optimizer(assets, tmp_path, caplo
             "dataset.batch_size=20")  # fmt: skip
     assert "is 20 times trainer.reference_batch_size" in caplog.text
     with pytest.raises(
-        ConfigError, match="trainer.reference_batch_size=0; expected a number of images"
+        ConfigError, match="trainer.reference_batch_size=0; expected a whole number of at least 1"
     ):
         trained("psp", assets, tmp_path / "none", "trainer.reference_batch_size=0")
