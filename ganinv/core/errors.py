@@ -34,3 +34,29 @@ USER_ERRORS = (ConfigError, DataError, WeightsError, WeightsMissing, RunError)
 def explain(given: str, expected: str, todo: str) -> str:
     """The one form of every refusal: 'given; expected ...; to fix: ...'."""
     return f"{given}; expected {expected}. To fix: {todo}"
+
+
+def shown(value: object) -> str:
+    """A value that came out of a file, for a message: short whatever it is, on one line.
+
+    Containers are named by their type only: a list that holds itself twice, and so on, takes
+    minutes to print.
+    """
+    if value is None or type(value) in (bool, float):
+        return repr(value)
+    if type(value) is int:
+        return str(value) if abs(value) < 1 << 64 else "a number of more than 64 bits"
+    if type(value) is str:
+        return repr(value[:60]) + ("..." if len(value) > 60 else "")
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a file could not be read or written, on one line, without the words of a library that
+    speak of its own inside."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+        return f"{error.strerror}{where}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

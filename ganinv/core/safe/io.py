@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from ganinv.core.errors import WeightsError, WeightsMissing, explain
-from ganinv.core.safe.torch_file import check_shared_objects, check_size_claims
+from ganinv.core.errors import WeightsError, WeightsMissing, explain, reason_of
+from ganinv.core.safe.torch_file import read_torch
+from ganinv.core.safe.unpickle import Names, Unreadable
+
+_DAMAGE = (AssertionError, LookupError, MemoryError, RuntimeError, SafetensorError, ValueError)
+MAX_HEADER = 16 << 20  # bytes of a safetensors file's description; a bundle's has some 100,000
 
 
 def sha256_file(path: str | Path) -> str:
@@ -47,59 +50,99 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None
         raise
 
 
-def load_tensors(path: str | os.PathLike[str]) -> Any:
-    """Read a `.pt/.pth/.ckpt` with torch's restricted reader (`weights_only=True`), on the CPU.
+def check_file(path: Path, what: str = "weights file") -> None:
+    """A file that can be opened and has an end: no folder, no pipe, no device.
+
+    Raises:
+        WeightsMissing: nothing there.
+        WeightsError: something else than a file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise WeightsMissing(f"no {what} at {path}; check the path") from None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{str(path)[:200]} cannot be opened: {reason_of(error)}") from error
+    if not stat.S_ISREG(mode):
+        raise WeightsError(f"{path} is no file; expected a {what}. To fix: check the path")
+
+
+def load_tensors(path: str | os.PathLike[str], more: Names | None = None) -> Any:
+    """Read a `.pt/.pth/.ckpt` of torch.save, on the CPU, without running anything of it.
     A `Namespace` of command-line options, as rosinality's trainer saves it, is plain values too.
+
+    Args:
+        path: the file.
+        more: names that it may use beside those of tensors and plain values.
 
     Raises:
         WeightsMissing: no such file.
-        WeightsError: not a torch file, one that would need to run code to be read, or one that
-            holds more than its length: compressed, overlapping or repeated numbers.
+        WeightsError: not a torch file, cut short, one that would need to run code to be read, or
+            one that holds more than its length: compressed, overlapping or repeated numbers.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsMissing(f"no weights file at {path}; check the path")
+    check_file(path)
     try:
-        check_size_claims(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        check_shared_objects(content)
-        return content
-    except Exception as error:  # torch raises a dozen kinds here; all mean "unreadable"
+        return read_torch(path, more)
+    except (OSError, Unreadable, MemoryError, RuntimeError) as error:
+        why = str(error) if isinstance(error, Unreadable) else reason_of(error)
         raise WeightsError(
             explain(
-                f"{path} cannot be read as plain tensors ({_reason(error)})",
+                f"{path} cannot be read as plain tensors ({why})",
                 "a torch file of tensors, numbers and strings",
-                "check the file; ganinv never runs code stored in one",
+                _todo(why),
             )
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    """What torch says is wrong, without its advice to read the file unsafely."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), None)
-    text = told or (lines[0] if lines else "")
-    text = text.split("In PyTorch 2.6")[0].split(" was not an allowed global")[0].strip()
-    return f"{type(error).__name__}: {text[:200]}".rstrip(": ")
+def _todo(why: str) -> str:
+    if "cut short" in why or "were changed" in why or "damaged" in why:
+        return "fetch or copy the file again"
+    if "not a name of tensors" in why:
+        return (
+            "of a whole network (torch.save(G)) save its tensors, with the code that wrote it: "
+            "torch.save({'g_ema': G.state_dict()}, FILE) of rosinality's classes, or "
+            "pickle.dump({'G_ema': G}, file) of NVIDIA's; ganinv never runs code stored in one"
+        )
+    return "check the file; ganinv never runs code stored in one"
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a `.safetensors` file: its tensors and its metadata, each value parsed from JSON.
+
+    All of it is read into memory: the tensors do not depend on what becomes of the file.
 
     Raises:
         WeightsMissing: no such file.
         WeightsError: not a safetensors file, or cut short.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsMissing(f"no weights file at {path}; check the path")
+    check_file(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+        return parse_safetensors(path.read_bytes())
+    except (*_DAMAGE, OSError) as error:
+        raise WeightsError(
+            explain(
+                f"{path} is not a readable safetensors file ({reason_of(error)})",
+                "one that ganinv wrote, whole",
+                "fetch or copy the file again",
+            )
+        ) from error
+
+
+def parse_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of the bytes of a `.safetensors` file.
+
+    Raises:
+        SafetensorError, ValueError, LookupError, RuntimeError: not such a file.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(len(data) - 8, MAX_HEADER):
+        raise ValueError(f"cut short: a header of {length} bytes in a file of {len(data)}")
+    tensors = load(data)  # checks that the header is right, its metadata text
+    header = json.loads(data[8 : 8 + length])
+    metadata = {key: json.loads(v) for key, v in header.get("__metadata__", {}).items()}
+    return tensors, metadata
 
 
 def write_safetensors(

@@ -50,6 +50,14 @@ class Buildable:
         raise Unreadable(f"{type(self).__name__} takes no state")
 
 
+class OrderedDict(dict[Any, Any], Buildable):
+    """`collections.OrderedDict`: a dict. Its attributes (state dicts carry `_metadata`, the
+    versions of torch's modules) are left out."""
+
+    def build(self, state: Any) -> None:
+        """Leave it out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """How a name may be used: called (REDUCE), made (NEWOBJ), or, with neither, only mentioned."""
@@ -105,16 +113,22 @@ class Machine:
                 self.left -= 1
                 if self.left < 0:
                     raise Unreadable("more operations than any file of tensors needs")
-                code = bytes(self.take(1))
-                if code == b".":
+                if start >= len(self.data):
+                    self.take(1)
+                self.position += 1
+                code = self.data[start]
+                if code == STOP:
                     if len(self.stack) != 1 or self.marks:
                         raise Unreadable("it ends with other than one value")
                     return self.stack.pop()
-                operation = OPERATIONS.get(code)
+                operation = TABLE[code]
                 if operation is None:
-                    raise Unreadable(REFUSED.get(code, f"an operation of code {code!r}"))
+                    name = bytes([code])
+                    raise Unreadable(REFUSED.get(name, f"an operation of code {name!r}"))
                 operation(self)
-            except (Unreadable, UnicodeDecodeError, RecursionError) as error:
+            except UnicodeDecodeError:
+                raise Unreadable(f"text that is not UTF-8 (at byte {start})") from None
+            except (Unreadable, RecursionError, struct.error) as error:
                 raise Unreadable(f"{error} (at byte {start})") from None
 
     # ------------------------------------------------------------------ reading
@@ -123,7 +137,7 @@ class Machine:
         """The next `count` bytes."""
         if count > len(self.data) - self.position:
             left = len(self.data) - self.position
-            raise Unreadable(f"it asks for {count} bytes where {left} are left")
+            raise Unreadable(f"it is cut short: it asks for {count} bytes where {left} are left")
         self.position += count
         return self.data[self.position - count : self.position]
 
@@ -135,6 +149,8 @@ class Machine:
         """A name that ends with a line feed."""
         end = bytes(self.data[self.position : self.position + MAX_NAME]).find(b"\n")
         if end < 0:
+            if len(self.data) - self.position < MAX_NAME:
+                raise Unreadable("it is cut short, within a name")
             raise Unreadable(f"a name of more than {MAX_NAME} bytes")
         text = str(self.take(end), "utf-8")
         self.position += 1
@@ -158,11 +174,11 @@ class Machine:
             raise Unreadable("it takes more values than it made")
         return self.stack.pop()
 
-    def top(self, kind: type, operation: str) -> Any:
-        """The value on top, which must be of exactly this type."""
+    def top(self, kind: type, operation: str, *others: type) -> Any:
+        """The value on top, which must be of exactly this type, or one of the others."""
         value = self.pop()
         self.push(value)
-        if type(value) is not kind:
+        if type(value) not in (kind, *others):
             raise Unreadable(f"{operation} on a {type(value).__name__}, not on a {kind.__name__}")
         return value
 
@@ -212,7 +228,7 @@ class Machine:
 
     def update(self, values: list[Any]) -> None:
         """SETITEM, SETITEMS; keys are strings or small numbers, so none collide on purpose."""
-        target = self.top(dict, "SETITEMS")
+        target = self.top(dict, "SETITEMS", OrderedDict)
         if len(values) % 2:
             raise Unreadable("SETITEMS with a key but no value")
         for key, value in zip(values[::2], values[1::2], strict=True):
@@ -271,7 +287,8 @@ class Machine:
     def new(self) -> None:
         """NEWOBJ: make what a name stands for, without arguments."""
         arguments, what = self.pop(), self.pop()
-        if type(what) is not Name or what.allowed.new is None or arguments != ():
+        empty = type(arguments) is tuple and not arguments
+        if type(what) is not Name or what.allowed.new is None or not empty:
             raise Unreadable(f"it makes an instance of {_words(what)}")
         self.push(_made(what, what.allowed.new, ()))
 
@@ -281,7 +298,7 @@ class Machine:
         target = self.pop()
         if not isinstance(target, Buildable):
             raise Unreadable(f"it sets the state of {_words(target)}")
-        target.build(state)
+        type(target).build(target, state)
         self.push(target)
 
     def outside(self) -> None:
@@ -322,6 +339,8 @@ OPERATIONS: dict[bytes, Callable[[Machine], None]] = {
     b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
     b"\x8c": lambda m: m.push(m.text(m.number(1))),
     b"X": lambda m: m.push(m.text(m.number(4))),
+    b"U": lambda m: m.push(m.text(m.number(1))),  # strings of Python 2: plain ASCII
+    b"T": lambda m: m.push(m.text(m.number(4))),
     b"\x8d": lambda m: m.push(m.text(m.number(8))),
     b"C": lambda m: m.push(m.take(m.number(1))),
     b"B": lambda m: m.push(m.take(m.number(4))),
@@ -352,3 +371,5 @@ OPERATIONS: dict[bytes, Callable[[Machine], None]] = {
     b"b": Machine.build,
     b"Q": Machine.outside,
 }
+STOP = ord(".")
+TABLE = [OPERATIONS.get(bytes([code])) for code in range(256)]

@@ -23,7 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganinv.core.safe.unpickle import Allowed, Buildable, Machine, Name, Names, Unreadable
+from ganinv.core.safe.unpickle import (
+    Allowed,
+    Buildable,
+    Machine,
+    Name,
+    Names,
+    OrderedDict,
+    Unreadable,
+)
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 TYPES = {
@@ -36,6 +44,7 @@ TYPES = {
     "torch.ShortStorage": torch.int16,
     "torch.CharStorage": torch.int8,
     "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
 }
 MAX_DIMENSIONS, MAX_SIZE = 8, 1 << 40
 STREAM_OPERATIONS = 500  # a storage's stream has about a hundred
@@ -105,9 +114,20 @@ def _storage_id(value: Any) -> StorageId:
     if type(value) is not tuple or len(value) != 6 or value[0] != "storage":
         raise Unreadable("an outside object that is not a storage")
     _, kind, key, _, numel, view = value
+    if view is not None:
+        raise Unreadable("a storage without a length of its own")
+    return storage_id(kind, key, numel)
+
+
+def storage_id(kind: Any, key: Any, numel: Any) -> StorageId:
+    """What a persistent id says of a storage.
+
+    Raises:
+        Unreadable: another type than of plain numbers, or no length.
+    """
     if type(kind) is not Name or kind.name not in TYPES or type(key) is not str:
         raise Unreadable("a storage of an unknown type")
-    if type(numel) is not int or numel < 0 or view is not None:
+    if type(numel) is not int or numel < 0:
         raise Unreadable("a storage without a length of its own")
     return StorageId(TYPES[kind.name], key, numel)
 
@@ -158,24 +178,38 @@ def _integers(values: Any) -> tuple[int, ...]:
     return values
 
 
+View = tuple[int, tuple[int, ...], tuple[int, ...]]  # offset, size, stride
+
+
+def checked_view(stored: int, offset: Any, size: Any, stride: Any) -> View:
+    """A view of a storage of `stored` numbers.
+
+    Raises:
+        Unreadable: the view leaves its storage, or repeats its numbers.
+    """
+    if type(offset) is not int or offset < 0:
+        raise Unreadable("a tensor without a place in its storage")
+    size, stride = _integers(size), _integers(stride)
+    if len(size) != len(stride):
+        raise Unreadable(f"a tensor of {len(size)} sizes and {len(stride)} strides")
+    numel = math.prod(size)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if numel and (last >= stored or numel > stored):
+        raise Unreadable(
+            f"a tensor of {numel} numbers up to number {last} of a storage of {stored}"
+        )
+    return offset, size, stride
+
+
 def tensor(source: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> StoredTensor:
     """`torch._utils._rebuild_tensor_v2`; gradients, hooks and metadata (the rest) are left out.
 
     Raises:
         Unreadable: the view leaves its storage, or repeats its numbers.
     """
-    if type(source) is not Storage or type(offset) is not int or offset < 0:
+    if type(source) is not Storage:
         raise Unreadable("a tensor without a storage")
-    size, stride = _integers(size), _integers(stride)
-    if len(size) != len(stride):
-        raise Unreadable(f"a tensor of {len(size)} sizes and {len(stride)} strides")
-    numel = math.prod(size)
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if numel and (last >= source.numel or numel > source.numel):
-        raise Unreadable(
-            f"a tensor of {numel} numbers up to number {last} of a storage of {source.numel}"
-        )
-    return StoredTensor(source, offset, size, stride)
+    return StoredTensor(source, *checked_view(source.numel, offset, size, stride))
 
 
 def parameter(data: Any, *rest: Any) -> StoredTensor:
@@ -230,13 +264,18 @@ def encoded(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-def tensor_names(length: int) -> Names:
-    """The names in a file of `length` bytes, with a budget of their own."""
-    budget = Budget(2 * length)  # protocol 2 reads a storage once as text and once as bytes
+def _ordered(pairs: Any = ()) -> OrderedDict:
+    """`collections.OrderedDict`, empty or, as Python 2 wrote it, with its pairs."""
+    found = OrderedDict()
+    for pair in pairs if type(pairs) is list else ():
+        if type(pair) not in (list, tuple) or len(pair) != 2 or type(pair[0]) is not str:
+            raise Unreadable("a dictionary of other things than names and values")
+        found[pair[0]] = pair[1]
+    return found
 
-    def storage_once(blob: Any) -> Storage:
-        budget.spend(len(_bytes(blob)))
-        return storage(blob)
+
+def plain_names(budget: Budget) -> Names:
+    """The names of plain values and NumPy numbers, which a file of tensors may carry as well."""
 
     def encoded_once(text: Any, encoding: Any) -> bytes:
         budget.spend(len(text) if type(text) is str else 0)
@@ -259,15 +298,29 @@ def tensor_names(length: int) -> Names:
         )
     }
     return {
-        "torch.storage._load_from_bytes": Allowed(call=storage_once),
-        "torch._utils._rebuild_tensor_v2": Allowed(call=tensor),
-        "torch._utils._rebuild_parameter": Allowed(call=parameter),
-        "torch._utils._rebuild_parameter_with_state": Allowed(call=parameter),
-        "collections.OrderedDict": Allowed(call=lambda: {}),
+        "collections.OrderedDict": Allowed(call=_ordered, new=OrderedDict),
         "builtins.set": Allowed(call=strings),
         "__builtin__.set": Allowed(call=strings),
         "_codecs.encode": Allowed(call=encoded_once),
         "numpy.dtype": Allowed(call=Dtype),
         "numpy.ndarray": Allowed(),
         **numpy,
+    }
+
+
+def tensor_names(length: int) -> Names:
+    """The names in a pickle of `length` bytes that carries its storages inside, with a budget of
+    their own."""
+    budget = Budget(2 * length)  # protocol 2 reads a storage once as text and once as bytes
+
+    def storage_once(blob: Any) -> Storage:
+        budget.spend(len(_bytes(blob)))
+        return storage(blob)
+
+    return {
+        **plain_names(budget),
+        "torch.storage._load_from_bytes": Allowed(call=storage_once),
+        "torch._utils._rebuild_tensor_v2": Allowed(call=tensor),
+        "torch._utils._rebuild_parameter": Allowed(call=parameter),
+        "torch._utils._rebuild_parameter_with_state": Allowed(call=parameter),
     }

@@ -20,9 +20,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ganinv.core.errors import WeightsError, WeightsMissing, explain
+from ganinv.core.errors import WeightsError, explain, reason_of, shown
 from ganinv.core.network import filled
-from ganinv.core.safe.unpickle import Allowed, Machine, Unreadable
+from ganinv.core.safe.io import check_file
+from ganinv.core.safe.torch_file import LEGACY
+from ganinv.core.safe.unpickle import Allowed, Machine, Names, Unreadable
 from ganinv.core.safe.unpickle_tensors import StoredTensor, tensor_names
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.generator.stylegan3 import StyleGAN3Generator
@@ -37,7 +39,6 @@ MAX_DEPTH, MAX_PARTS = 8, 20_000  # the deepest has 4 levels, the largest some 5
 MAX_SETTING, MAX_RESOLUTION = 1 << 20, 1 << 13
 MAX_KEY = 100  # characters of a tensor's or a module's name
 MAX_BYTES = 4 << 30  # of a file; the largest that NVIDIA publishes have 0.4 GB
-TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # an old torch.save file begins so
 
 GROUP = "mbstd_group_size"
 
@@ -73,19 +74,30 @@ class Module:
 
 
 def _module(meta: Any) -> Module:
-    if type(meta) is not dict or meta.get("type") != "class" or meta.get("version") != VERSION:
+    if not isinstance(meta, dict) or (meta.get("type"), meta.get("version")) != ("class", VERSION):
         raise Unreadable(f"a module record of another form than NVIDIA's version {VERSION}")
     name, state = meta.get("class_name"), meta.get("state")
-    if type(name) is not str or name not in CLASSES or type(state) is not dict:
-        raise Unreadable(f"a module of class {str(name)[:60]!r}, which is none of StyleGAN's")
+    if type(name) is not str or name not in CLASSES or not isinstance(state, dict):
+        raise Unreadable(f"a module of class {shown(name)}, which is none of StyleGAN's")
     return Module(name, state)
+
+
+NAMES: Names = {  # what NVIDIA's files name beside tensors
+    "torch_utils.persistence._reconstruct_persistent_obj": Allowed(call=_module),
+    "dnnlib.util.EasyDict": Allowed(new=lambda: {}),
+    "dnnlib.EasyDict": Allowed(new=lambda: {}),
+}
 
 
 def is_pickle(path: Path) -> bool:
     """Whether a file is a bare pickle, and neither of torch's formats."""
-    with open(path, "rb") as file:
-        head = file.read(len(TORCH_MAGIC))
-    return head[:1] == b"\x80" and head != TORCH_MAGIC
+    check_file(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(LEGACY))
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {reason_of(error)}") from error
+    return head[:1] == b"\x80" and head != LEGACY
 
 
 def read(path: Path) -> dict[Any, Any]:
@@ -95,19 +107,15 @@ def read(path: Path) -> dict[Any, Any]:
         WeightsMissing: no such file.
         WeightsError: it holds more than data, or breaks off; says what and where.
     """
-    if not path.is_file():
-        raise WeightsMissing(f"no weights file at {path}; check the path")
+    check_file(path)
     if (size := path.stat().st_size) > MAX_BYTES:
         raise WeightsError(f"{path} has {size} bytes; expected at most {MAX_BYTES}")
-    data = path.read_bytes()
-    names = {
-        **tensor_names(len(data)),
-        "torch_utils.persistence._reconstruct_persistent_obj": Allowed(call=_module),
-        "dnnlib.util.EasyDict": Allowed(new=lambda: {}),
-        "dnnlib.EasyDict": Allowed(new=lambda: {}),
-    }
     try:
-        content = Machine(memoryview(data), names).load()
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {reason_of(error)}") from error
+    try:
+        content = Machine(memoryview(data), {**tensor_names(len(data)), **NAMES}).load()
     except Unreadable as error:
         todo = "pass the file that NVIDIA publishes, or one saved by its training code"
         if "dnnlib.tflib" in str(error):
@@ -122,9 +130,25 @@ def read(path: Path) -> dict[Any, Any]:
                 todo,
             )
         ) from None
-    if type(content) is not dict:
-        raise WeightsError(f"{path} holds a {type(content).__name__}; expected NVIDIA's dictionary")
-    return content
+    found = as_dictionary(content)
+    if found is None:
+        raise WeightsError(f"{path} holds {shown(content)}; expected NVIDIA's dictionary")
+    return found
+
+
+def as_dictionary(content: Any) -> dict[Any, Any] | None:
+    """What a file holds in the form of NVIDIA's: a generator alone (PTI's `torch.save(G)`) stands
+    for {"G_ema": G}. None: something else.
+    """
+    if type(content) is Module:
+        return {"D" if content.class_name == "Discriminator" else "G_ema": content}
+    return content if isinstance(content, dict) else None
+
+
+def has_modules(content: Any) -> bool:
+    """Whether a torch file holds networks of NVIDIA's, not tensors alone."""
+    found = as_dictionary(content) or {}
+    return any(type(found.get(name)) is Module for name in ("G_ema", "G", "D"))
 
 
 # ------------------------------------------------------------------ from records to tensors
@@ -132,7 +156,7 @@ def read(path: Path) -> dict[Any, Any]:
 
 def _members(module: Module, name: str) -> dict[str, Any]:
     members = module.state.get(name, {})
-    if type(members) is not dict or not all(
+    if not isinstance(members, dict) or not all(
         type(key) is str and len(key) <= MAX_KEY for key in members
     ):
         raise Unreadable(f"a {module.class_name} whose {name} have no plain names")
@@ -141,7 +165,7 @@ def _members(module: Module, name: str) -> dict[str, Any]:
 
 def _tensors(
     module: Module, prefix: str, depth: int, parts: Iterator[int]
-) -> Iterator[tuple[str, StoredTensor]]:
+) -> Iterator[tuple[str, StoredTensor | Tensor]]:
     if depth > MAX_DEPTH or next(parts) > MAX_PARTS:
         raise Unreadable("modules inside modules without end")
     skipped = module.state.get("_non_persistent_buffers_set")
@@ -152,7 +176,7 @@ def _tensors(
                 raise Unreadable("tensors without end")
             if value is None or (kind == "_buffers" and name in skipped):
                 continue
-            if type(value) is not StoredTensor:
+            if type(value) not in (StoredTensor, Tensor):
                 raise Unreadable(f"{prefix}{name[:60]}, which is no tensor")
             yield prefix + name, value
     for name, value in _members(module, "_modules").items():
@@ -169,14 +193,24 @@ def state_dict(module: Module) -> dict[str, Tensor]:
     """
     try:
         found = dict(_tensors(module, "", 0, count()))
-        storages = {id(tensor.storage) for tensor in found.values()}
-        if len(storages) != len(found):
+        storages = {_storage(tensor) for tensor in found.values() if tensor.nbytes}
+        if len(storages) != sum(tensor.nbytes > 0 for tensor in found.values()):
             raise Unreadable(f"{len(found)} tensors in {len(storages)} storages")
     except Unreadable as error:
         raise WeightsError(
             explain(f"a module record with {error}", "one of NVIDIA's networks", "check the file")
         ) from None
-    return {key: stored.tensor() for key, stored in found.items()}
+    return {
+        key: value.contiguous() if isinstance(value, Tensor) else value.tensor()
+        for key, value in found.items()
+    }
+
+
+def _storage(tensor: StoredTensor | Tensor) -> int:
+    """What tells whether two tensors share their numbers."""
+    if isinstance(tensor, Tensor):
+        return tensor.untyped_storage().data_ptr()
+    return id(tensor.storage)
 
 
 def _inner(module: Module, *path: str) -> Module:
@@ -190,7 +224,11 @@ def _clamp(module: Module, layer: Module) -> float | None:
     releases differ in what they default to."""
     told = module.state["_init_kwargs"]
     for known in (layer.state, told.get("synthesis_kwargs", {}), told):
-        if "conv_clamp" in known and type(known["conv_clamp"]) in (int, float, type(None)):
+        if (
+            isinstance(known, dict)
+            and "conv_clamp" in known
+            and type(known["conv_clamp"]) in (int, float, type(None))
+        ):
             clamp: float | None = known["conv_clamp"]
             return clamp
     raise WeightsError(
@@ -203,7 +241,7 @@ def _clamp(module: Module, layer: Module) -> float | None:
 
 
 def _check_arguments(arguments: Any, where: str, depth: int = 0) -> None:
-    if type(arguments) is not dict or depth > 2:
+    if not isinstance(arguments, dict) or depth > 2:
         raise WeightsError(f"{where} is no dictionary of settings; expected the constructor's")
     for key, value in arguments.items():
         if key in ONE_VALUE:
@@ -214,20 +252,13 @@ def _check_arguments(arguments: Any, where: str, depth: int = 0) -> None:
         if not known:
             raise WeightsError(
                 explain(
-                    f"{where} with {str(key)[:60]}={_short(value)}",
+                    f"{where} with {str(key)[:60]}={shown(value)}",
                     "a network of the usual architecture",
                     "this variant is not supported; convert the file with the code that wrote it",
                 )
             )
         if str(key).endswith("_kwargs"):
             _check_arguments(value, f"{where}.{key}", depth + 1)
-
-
-def _short(value: Any) -> str:
-    plain = type(value) in (int, float, bool, type(None)) or (
-        type(value) is str and len(value) <= 60
-    )
-    return repr(value) if plain else f"a {type(value).__name__}"
 
 
 def _root(content: dict[Any, Any], name: str, class_name: str) -> tuple[Module, dict[Any, Any]]:
@@ -242,9 +273,14 @@ def _root(content: dict[Any, Any], name: str, class_name: str) -> tuple[Module, 
             )
         )
     arguments = module.state.get("_init_kwargs", {})
-    if module.state.get("_init_args", ()) != ():
+    unnamed = module.state.get("_init_args", ())
+    if not isinstance(unnamed, tuple | list) or len(unnamed):
         raise WeightsError(f"{name} made with unnamed arguments; expected NVIDIA's named ones")
-    if type(arguments) is dict and class_name == "Discriminator" and arguments.get("c_dim") == 0:
+    if (
+        isinstance(arguments, dict)
+        and class_name == "Discriminator"
+        and arguments.get("c_dim") == 0
+    ):
         arguments = {key: value for key, value in arguments.items() if key != "mapping_kwargs"}
     _check_arguments(arguments, name)
     return module, arguments
@@ -264,7 +300,7 @@ def _sizes(arguments: dict[Any, Any], *names: str) -> dict[str, int]:
     for name in names:
         if type(arguments.get(name)) is not int or not 0 <= arguments[name] <= MAX_SETTING:
             raise WeightsError(
-                f"the setting {name}={_short(arguments.get(name))}; expected a whole number"
+                f"the setting {name}={shown(arguments.get(name))}; expected a whole number"
             )
     if arguments.get("img_resolution", 0) > MAX_RESOLUTION:
         raise WeightsError(
