@@ -81,7 +81,7 @@ def _free(path: Path) -> Path:
 
 def _boundary(file: Path, out: Path) -> Written:
     from ganinv.core.safe.io import write_safetensors
-    from ganinv.core.safe.npy import read_boundary
+    from ganinv.editing.boundary import read_boundary
 
     found = read_boundary(file)
     path = _free(out / f"{file.stem}.safetensors")
@@ -94,14 +94,17 @@ def _boundary(file: Path, out: Path) -> Written:
 
 def _network(file: Path, out: Path, generator: Path | None) -> Written:
     from ganinv.backbone.moco import is_training_checkpoint
-    from ganinv.core.safe.io import load_tensors, sha256_file
-    from ganinv.generator.importer.load import load_generator
+    from ganinv.core.safe.io import sha256_file
+    from ganinv.editing import boundary as editing
+    from ganinv.generator.importer.load import load_generator, read_torch_file
     from ganinv.generator.importer.nvidia import is_pickle
     from ganinv.interop import feature, imported
 
     if is_pickle(file):
         return _generator(file, out)
-    content = load_tensors(file)
+    content = read_torch_file(file)
+    if editing.is_direction(content):
+        return _boundary(file, out)
     if isinstance(content, dict) and "ganinv" in content:
         raise ConfigError(
             explain(f"{file}, a checkpoint of ganinv", "a file of another code base",
@@ -184,17 +187,16 @@ def _generator(file: Path, out: Path) -> Written:
     from ganinv.discriminator.stylegan import StyleGANDiscriminator
     from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
     from ganinv.generator.importer.bundle import save_bundle
-    from ganinv.generator.importer.load import load_discriminator, load_generator
+    from ganinv.generator.importer.load import find_discriminator, load_generator
 
     generator = load_generator(weights=str(file), resolution=None, kind=None, origin=None)
     path = _free(out / f"{file.stem}.safetensors")
+    kinds = {kind.__name__: kind for kind in (StyleGAN2Discriminator, StyleGANDiscriminator)}
+    critic, with_critic = None, ""
     try:
-        weights = load_discriminator(weights=str(file), origin=None)
-    except WeightsError:
-        critic = None
-    else:
-        kinds = {kind.__name__: kind for kind in (StyleGAN2Discriminator, StyleGANDiscriminator)}
-        critic = weights.build(kinds[weights.kind])
+        if (weights := find_discriminator(weights=str(file), origin=None)) is not None:
+            critic, with_critic = weights.build(kinds[weights.kind]), ", with its discriminator"
+    except WeightsError as error:
+        with_critic = f", WITHOUT its discriminator, which cannot be read: {error}"
     save_bundle(path, generator, _recipe(generator), critic, half=False)
-    with_critic = ", with its discriminator" if critic is not None else ""
     return [(path, _words(generator) + with_critic)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import tempfile
@@ -12,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganinv.core.errors import DataError, explain
+from ganinv.core.errors import ConfigError, DataError, explain
 
 if TYPE_CHECKING:
     from ganinv.dataset.index import Index
@@ -38,7 +37,28 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the sets; print every fault."""
+    """Check the sets; print every fault.
+
+    Raises:
+        DataError: no set there, or one that cannot be read.
+    """
+    from ganinv.core.errors import reason_of
+
+    if args.processes is not None and args.processes < 1:
+        raise ConfigError(explain(f"--processes {args.processes}", "at least 1", "raise it"))
+    try:
+        return _run(args)
+    except OSError as error:
+        raise DataError(
+            explain(
+                f"{args.folder} cannot be checked: {reason_of(error)}",
+                "a set that can be read, and room in the temporary folder for one tar from afar",
+                "check the permissions and the disk (TMPDIR)",
+            )
+        ) from error
+
+
+def _run(args: argparse.Namespace) -> int:
     from ganinv.dataset.index import read_index
     from ganinv.dataset.remote import is_remote
     from ganinv.dataset.shard import cores
@@ -55,14 +75,14 @@ def run(args: argparse.Namespace) -> int:
         state = f"{len(faults)} faults" if faults else "good"
         print(f"{folder}: {len(index.names)} tars, {len(index):,} images: {state}", flush=True)
         if faults:
-            command = index.raw["origin"].get("command", "its command")
+            command = index.command
             print(f"To fix: copy the named tars again, or remove {folder} and run: {command}")
     return 1 if faulty else 0
 
 
 def _verify_far(address: str, decode: bool) -> int:
     """Fetch every tar anew, one at a time, into a temporary folder, and check it there."""
-    from ganinv.dataset.index import shard_faults
+    from ganinv.dataset.index import read_index, shard_faults
     from ganinv.dataset.remote import RemoteShards, Unreachable, fetch_set
 
     sets, refusals = [], []
@@ -75,23 +95,25 @@ def _verify_far(address: str, decode: bool) -> int:
         raise refusals[0]
     faulty = 0
     for far in sets:
-        index = json.loads((far.folder / "index.json").read_text())
+        index = read_index(far.folder)
         faults = []
-        for number, entry in enumerate(index["shards"]):
-            with tempfile.TemporaryDirectory() as name:
-                place = Path(name) / "set"
-                shutil.copytree(far.folder, place, ignore=shutil.ignore_patterns("*.tar", ".*"))
+        for number, name in enumerate(index.names):
+            with tempfile.TemporaryDirectory() as temporary:
+                place = Path(temporary) / "set"
+                place.mkdir()
+                for part in ("index.json", "offsets.npy"):
+                    shutil.copy(far.folder / part, place / part)
                 try:
-                    os.close(RemoteShards(far.address, place, far.limit).open(entry))
+                    os.close(RemoteShards(far.address, place, far.limit).open(index.entry(number)))
                     faults += shard_faults(place, number, decode) if decode else []
                 except Unreachable as error:
-                    faults.append(str(error))
+                    faults.append(f"{name}: {error}")
         for fault in faults:
             print(f"BAD  {fault}", flush=True)
         faulty += bool(faults)
         state = f"{len(faults)} faults" if faults else "good"
-        tars, images = len(index["shards"]), index["samples"]
-        print(f"{far.address}: {tars} tars, {images:,} images: {state}", flush=True)
+        tars = len(index.names)
+        print(f"{far.address}: {tars} tars, {len(index):,} images: {state}", flush=True)
     return 1 if faulty else 0
 
 
@@ -116,10 +138,10 @@ def _faults(index: Index, decode: bool, processes: int) -> list[str]:
 
     from ganinv.core.safe.io import sha256_file
     from ganinv.dataset.index import shard_faults
-    from ganinv.dataset.shard import process_context
+    from ganinv.dataset.shard import end_with_parent, process_context
 
     faults = []
-    if sha256_file(index.folder / "offsets.npy") != index.raw["offsets_sha256"]:
+    if sha256_file(index.folder / "offsets.npy") != index.raw.get("offsets_sha256"):
         faults.append(f"{index.folder}/offsets.npy: changed since it was written (sha256)")
     check = partial(shard_faults, index.folder, decode_images=decode)
     shards = range(len(index.names))
@@ -129,7 +151,8 @@ def _faults(index: Index, decode: bool, processes: int) -> list[str]:
                 faults += check(shard)
                 bar.update(index.raw["shards"][shard]["samples"])
             return faults
-        with ProcessPoolExecutor(min(processes, len(shards)), process_context()) as pool:
+        workers = min(processes, len(shards))
+        with ProcessPoolExecutor(workers, process_context(), end_with_parent) as pool:
             for shard, found in zip(shards, pool.map(check, shards), strict=True):
                 faults += found
                 bar.update(index.raw["shards"][shard]["samples"])

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ganinv.core.errors import WeightsError, explain
+from ganinv.core.errors import WeightsError, explain, reason_of, shown
+
+MAX_SETTING = 1 << 20  # of a constructor's argument: sizes, channels, groups
+MAX_RESOLUTION = 1 << 13  # px
+COUNTS = ("mapping_layers", "num_layers")  # settings that say how many layers are made
+MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+             ValueError)  # what code raises on values of other kinds than it counts on  # fmt: skip
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -31,17 +38,22 @@ def filled(
         WeightsError: arguments that make no network; tensors missing, left over, or of another
             shape.
     """
-    try:
-        with torch.device("meta"):
-            own = kind(**architecture).state_dict()
-    except (ArithmeticError, ValueError, RuntimeError, TypeError) as error:
+    state = state_of(state, source)
+    fault = settings_fault(kind, architecture, len(state))
+    if fault is None:
+        try:
+            with torch.device("meta"):
+                own = kind(**architecture).state_dict()
+        except MALFORMED as error:
+            fault = reason_of(error)
+    if fault is not None:
         raise WeightsError(
             explain(
-                f"{source} with settings that make no {kind.__name__} ({error})",
+                f"{source} with settings that make no {kind.__name__} ({fault})",
                 "those of a trained network",
                 "check the file",
             )
-        ) from error
+        )
     wrong = misfits(own, state)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -55,6 +67,58 @@ def filled(
     network = kind(**architecture)
     network.load_state_dict(dict(state))
     return network
+
+
+def state_of(value: Any, source: str) -> dict[str, Tensor]:
+    """A state dict of a file.
+
+    Raises:
+        WeightsError: no dictionary, keys that are no names, or values that are no dense tensors.
+    """
+    if not isinstance(value, Mapping) or not value:
+        fault = "nothing" if isinstance(value, Mapping) else shown(value)
+    else:
+        key = next((key for key in value if type(key) is not str), "")
+        wrong = next((k for k, v in value.items() if not isinstance(v, Tensor)), None)
+        if type(key) is not str:
+            fault = f"the key {shown(key)}"
+        elif wrong is not None:
+            fault = f"{shown(value[wrong])} under {shown(wrong)}"
+        else:
+            return dict(value)
+    raise WeightsError(
+        explain(f"{source} with {fault}", "a state dict, tensors by name", "check the file")
+    )
+
+
+def settings_fault(kind: type, settings: Any, tensors: int) -> str | None:
+    """What is wrong with a constructor's arguments that come from a file; None: nothing.
+
+    Args:
+        kind: the class; its parameters' annotations say which type each one has.
+        settings: the arguments.
+        tensors: of the file; a network has no more layers.
+    """
+    if not isinstance(settings, Mapping):
+        return f"{shown(settings)} instead of settings by name"
+    known = {n: p for n, p in signature(kind).parameters.items()}
+    if unknown := next((key for key in settings if key not in known), None):
+        return f"an unknown {shown(unknown)}"
+    for name, parameter in known.items():
+        if name not in settings and parameter.default is parameter.empty:
+            return f"no {name}"
+    for name, value in settings.items():
+        most = MAX_RESOLUTION if name == "resolution" else MAX_SETTING
+        most = tensors if name in COUNTS else most
+        kinds = str(known[name].annotation)
+        if type(value) is bool or value is None:
+            fits = ("bool" if value is not None else "None") in kinds
+        else:
+            fits = type(value) is int or (type(value) is float and "float" in kinds)
+            fits = fits and 0 <= value <= most
+        if not fits:
+            return f"{name}={shown(value)}"
+    return None
 
 
 def misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:

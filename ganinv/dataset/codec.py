@@ -8,6 +8,7 @@ ends the process.)
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ Fit = Literal["crop", "pad"]
 Mode = Literal["RGB", "L"]  # three channels, or one
 
 EXTENSIONS: tuple[Extension, ...] = ("png", "jpg", "webp")
+MAX_PIXELS = 64_000_000  # of a source image; decoded it takes four times as many bytes, at most
+MAX_SCANS = 10  # of a progressive JPEG of MAX_PIXELS; each one is a pass over all pixels
 # What source images may be. Formats that PIL hands to other programs are left out on purpose.
 SOURCE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 
@@ -44,47 +47,114 @@ def encode(image: np.ndarray, extension: Extension, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes, extension: Extension, mode: Mode = "RGB") -> Tensor:
+def decode(
+    data: bytes, extension: Extension, mode: Mode = "RGB", size: tuple[int, int] | None = None
+) -> Tensor:
     """The bytes of an image file of a shard -> uint8 [3,H,W] RGB, or [1,H,W] of mode L.
 
+    Args:
+        data: the file.
+        extension: its format.
+        mode: RGB or L.
+        size: (H, W) px that it must have, looked at before it is decoded; None: any.
+
     Raises:
-        ValueError, OSError: the bytes are cut short or damaged; or of mode L, they have colours.
+        ValueError, OSError: the bytes are cut short or damaged; an image of another or of an
+            extreme size; or of mode L, they have colours.
     """
     if extension == "jpg":
+        height, width = simplejpeg.decode_jpeg_header(data)[:2]
+        _check_size(data, (height, width), size)
         colours = "RGB" if mode == "RGB" else "GRAY"
         pixels = simplejpeg.decode_jpeg(data, colorspace=colours)
     else:
-        image = _open(data, (extension.upper(),))
+        image = _open(data, (extension.upper(),), size)
         if mode == "L" and image.mode != "L":
             raise ValueError(f"a {image.mode} image instead of one channel")
         pixels = np.array(image.convert(mode))
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).contiguous()
 
 
-def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+def _open(
+    data: bytes, formats: tuple[str, ...], size: tuple[int, int] | None = None
+) -> Image.Image:
+    """An image whose size is reasonable; its pixels are not decoded yet."""
+    if data[:4] == b"RIFF":  # PIL takes the memory for a WebP when it opens it
+        _check_size(data, _webp_size(data), size)
     try:
-        return Image.open(io.BytesIO(data), formats=formats)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a limit of our own
+            image = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:  # whose own words name an object in memory
         raise ValueError(f"not a {' or '.join(formats)} file") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"larger than {MAX_PIXELS // 10**6} megapixels") from None
+    _check_size(data, (image.height, image.width), size)
+    tiles = getattr(image, "tag_v2", {})  # of a TIFF: decoded whole, however small the image
+    for tags in ((322, 323), (256, 278)):
+        sides = [tiles.get(tag, 0) for tag in tags]
+        if all(type(side) is int for side in sides) and 0 not in sides:
+            height = min(sides[1], image.height) if 278 in tags else sides[1]
+            _check_size(b"", (height, sides[0]), None)
+    return image
+
+
+def _check_size(data: bytes, given: tuple[int, int], expected: tuple[int, int] | None) -> None:
+    """Refuse, before anything is decoded, what would take more memory or time than it may."""
+    if expected is not None and given != tuple(expected):
+        raise ValueError(f"{tuple(given)} px instead of {tuple(expected)}")
+    pixels = given[0] * given[1]
+    scans = data.count(b"\xff\xda") if data[:2] == b"\xff\xd8" else 1
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f"{given[1]:,} x {given[0]:,} px, larger than {MAX_PIXELS // 10**6} megapixels; reduce "
+            "it first"
+        )
+    if pixels * scans > MAX_PIXELS * MAX_SCANS or scans > 1000:
+        raise ValueError(f"a JPEG of {scans} scans; save it again as a baseline JPEG")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """(H, W) that the head of a WebP file says.
+
+    Raises:
+        ValueError: not the head of one.
+    """
+    kind, head = data[12:16], data[20:30]
+    if data[8:12] != b"WEBP" or len(head) < 10:
+        raise ValueError("not a WEBP file, or cut short")
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(head[i : i + 3], "little") + 1 for i in (4, 7))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(head[1:5], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        width, height = (int.from_bytes(head[i : i + 2], "little") & 0x3FFF for i in (6, 8))
+    else:
+        raise ValueError("not a WEBP file of a known kind")
+    return height, width
 
 
 def load(data: bytes) -> Image.Image:
     """The bytes of a source image -> RGB, upright; transparency is laid on white.
 
     Raises:
-        ValueError, OSError: not an image of a known format, damaged, or of more than 8 or 16 bits.
+        ValueError, OSError: not an image of a known format, damaged, of more than 8 or 16 bits, or
+            of more than `MAX_PIXELS`.
     """
     file = _open(data, SOURCE_FORMATS)
     file.load()
     image: Image.Image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I"):  # 16 bit grey; PIL's own conversion would clip it at 255
-        grey = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+        levels = np.asarray(image).clip(0, 65535).astype(np.uint32)
+        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(image, mask=image.getchannel("A"))
+        return canvas
     return image.convert("RGB")
 
 

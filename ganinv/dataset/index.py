@@ -25,30 +25,25 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ganinv.core.errors import DataError, explain
-from ganinv.core.interface import SourceKind
+from ganinv.core.errors import DataError, explain, reason_of
+from ganinv.core.network import MALFORMED
 from ganinv.core.safe.io import sha256_file
-from ganinv.dataset.codec import EXTENSIONS, Extension, Mode, decode
+from ganinv.dataset.codec import Extension, Mode, decode
+from ganinv.dataset.index_file import (
+    FORMAT,
+    MAX_INDEX,
+    VERSION,
+    ShardEntry,
+    SourceFormat,
+    parse_index,
+    read_offsets,
+    source_format,
+)
 from ganinv.dataset.remote import RemoteShards, Unreachable
 
-FORMAT = "ganinv-shards"
-VERSION = 1
 HEADER = 512  # a tar member's header, bytes, right before its data
-
-
-@dataclass(frozen=True)
-class SourceFormat:
-    """What a paired set stores beside each image.
-
-    Attributes:
-        kind: rgb, grey or labels.
-        extension: of its files.
-        classes: of label maps, the highest label + 1; else 0.
-    """
-
-    kind: SourceKind
-    extension: Extension
-    classes: int
+MAX_MEMBER = 256 << 20  # bytes of an image in a tar
+MAX_JSON = 1 << 20  # bytes of a sample's json
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ class Index:
         extension: of the image files.
         names: the tars.
         starts: int64 [shards + 1]; shard s holds samples starts[s] ... starts[s+1] - 1.
-        offsets: int64 [n,4] or, of a paired set, [n,6], mapped from the file: workers share it.
+        offsets: int64 [n,4] or, of a paired set, [n,6].
         raw: the whole of index.json.
         source: what is stored beside each image, None for nothing.
         far: where the tars come from when they are not in `folder` yet, None for a local set.
@@ -80,6 +75,19 @@ class Index:
     def __len__(self) -> int:
         """Samples in the set."""
         return int(self.starts[-1])
+
+    @property
+    def command(self) -> str:
+        """The command that wrote the set, as far as it says so."""
+        origin = self.raw.get("origin")
+        command = origin.get("command") if isinstance(origin, dict) else None
+        printable = isinstance(command, str) and command.isprintable() and len(command) < 2000
+        return str(command) if printable else "its command"
+
+    def entry(self, shard: int) -> ShardEntry:
+        """What the index says of a tar."""
+        found = self.raw["shards"][shard]
+        return {key: found[key] for key in ("name", "samples", "bytes", "sha256")}  # type: ignore[return-value]
 
     def shard_of(self, sample: int) -> int:
         """The shard that holds a sample."""
@@ -118,14 +126,14 @@ def read_index(folder: str | Path) -> Index:
             )
         )
     try:
-        raw = json.loads(path.read_text())
-        if raw["format"] != FORMAT or raw["version"] != VERSION:
-            raise ValueError(f"format {raw['format']}, version {raw['version']}")
+        if (size := path.stat().st_size) > MAX_INDEX:
+            raise ValueError(f"{size:,} bytes, more than {MAX_INDEX:,}")
+        raw = parse_index(path.read_bytes())
         return _parse(folder, raw)
-    except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+    except (*MALFORMED, MemoryError, OSError) as error:
         raise DataError(
             explain(
-                f"{path} cannot be used ({type(error).__name__}: {error})",
+                f"{path} cannot be used ({reason_of(error)})",
                 f"an index of format {FORMAT}, version {VERSION}",
                 "copy the set again, or write it again with ganinv shard",
             )
@@ -134,24 +142,19 @@ def read_index(folder: str | Path) -> Index:
 
 def _parse(folder: Path, raw: dict[str, Any]) -> Index:
     image, shards = raw["image"], raw["shards"]
-    names = tuple(shard["name"] for shard in shards)
-    if any(Path(name).name != name for name in names):
-        raise ValueError("a shard's name leads out of the folder")
-    if image["format"] not in EXTENSIONS:
-        raise ValueError(f"images of format {image['format']!r}, not {', '.join(EXTENSIONS)}")
     counts = np.array([shard["samples"] for shard in shards], dtype=np.int64)
-    offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
-    source = SourceFormat(**raw["source"]) if raw.get("source") else None
-    if offsets.shape != (counts.sum(), 6 if source else 4) or offsets.dtype != np.int64:
-        raise ValueError(f"offsets.npy of shape {offsets.shape} for {counts.sum()} samples")
+    source = source_format(raw.get("source"))
+    samples, columns = int(counts.sum()), 6 if source else 4
+    offsets = read_offsets(folder / "offsets.npy", samples, columns)
     if len(offsets) == 0:
         raise ValueError("no samples")
+    starts = np.concatenate([[0], np.cumsum(counts)])
     return Index(
         folder=folder,
-        size=(int(image["height"]), int(image["width"])),
+        size=(image["height"], image["width"]),
         extension=image["format"],
-        names=names,
-        starts=np.concatenate([[0], np.cumsum(counts)]),
+        names=tuple(shard["name"] for shard in shards),
+        starts=starts,
         offsets=offsets,
         raw=raw,
         source=source,
@@ -238,10 +241,10 @@ class Reader:
         try:
             member, data = self._member(sample, column)
             name = f"{name} ({member})"
-            pixels = decode(data, extension, mode)
-        except (ValueError, OSError, SyntaxError) as error:
+            pixels = decode(data, extension, mode, self.index.size)
+        except Exception as error:  # a broken image ends in any of a dozen kinds; none stops us
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadSample(f"{name}: {reason}") from error
+            raise BadSample(f"{name}: {reason[:200]}") from error
         if tuple(pixels.shape[1:]) != self.index.size:
             raise BadSample(f"{name}: {tuple(pixels.shape[1:])} px instead of {self.index.size}")
         return member.split(".", 1)[0], pixels
@@ -253,14 +256,19 @@ class Reader:
             BadSample: cut short or damaged.
         """
         try:
-            found: dict[str, Any] = json.loads(self._member(sample, 2)[1])
-        except (ValueError, OSError) as error:
-            raise BadSample(f"{self.index.name_of(sample)}, json: {error}") from error
+            data = self._member(sample, 2)[1]
+            found = json.loads(data) if len(data) <= MAX_JSON else None
+            if not isinstance(found, dict):
+                raise ValueError(f"{len(data):,} bytes that are no record")
+        except (ValueError, OSError, RecursionError) as error:
+            raise BadSample(f"{self.index.name_of(sample)}, json: {reason_of(error)}") from error
         return found
 
     def _member(self, sample: int, column: int) -> tuple[str, bytes]:
         """Name and bytes of a member; one read takes its tar header too, which proves the place."""
         offset, size = (int(x) for x in self.index.offsets[sample, column : column + 2])
+        if size > MAX_MEMBER:
+            raise ValueError(f"{size:,} bytes, more than {MAX_MEMBER:,}")
         data = os.pread(self._file(self.index.shard_of(sample)), HEADER + size, offset - HEADER)
         if len(data) != HEADER + size:
             raise ValueError(f"the tar ends before it ({len(data)} of {HEADER + size} bytes)")
@@ -289,7 +297,7 @@ class Reader:
         if shard in self._lost:
             raise Unreachable(self._lost[shard])
         try:
-            return far.open(self.index.raw["shards"][shard])
+            return far.open(self.index.entry(shard))
         except Unreachable as error:
             self._lost[shard] = str(error)  # the tries were many; not again for every image of it
             raise

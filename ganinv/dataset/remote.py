@@ -18,7 +18,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import http.client
-import json
+import io
 import logging
 import os
 import random
@@ -33,8 +33,16 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from ganinv.core.errors import ConfigError, DataError, explain
+from ganinv.core.errors import ConfigError, DataError, explain, reason_of, shown
+from ganinv.core.network import MALFORMED
 from ganinv.core.safe.io import sha256_file, write_atomic
+from ganinv.dataset.index_file import (
+    MAX_INDEX,
+    ShardEntry,
+    check_name,
+    parse_index,
+    source_format,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +50,8 @@ TRIES = 8
 FIRST_WAIT = 1.0  # seconds, doubled each time
 LONGEST_WAIT = 60.0
 TIMEOUT = 30.0  # seconds without a byte
+GRACE, SLOWEST = 60.0, 10_000  # seconds; bytes a second: a transfer that takes longer is a fault
+ROOM = 4096  # bytes of offsets.npy beside its numbers
 T = TypeVar("T")
 SCHEMES = ("http", "https", "s3")
 
@@ -97,7 +107,7 @@ class RemoteShards:
     folder: Path
     limit: int
 
-    def open(self, entry: dict[str, Any]) -> int:
+    def open(self, entry: ShardEntry) -> int:
         """A file descriptor of a tar, fetched if it is not in the cache.
 
         Args:
@@ -106,6 +116,7 @@ class RemoteShards:
         Raises:
             Unreachable: it cannot be had.
         """
+        check_name(entry["name"])
         path = self.folder / entry["name"]
         with _locked(self.folder / f".{entry['name']}.lock"):
             if not path.is_file():
@@ -114,12 +125,12 @@ class RemoteShards:
             os.utime(path)  # used now
             return os.open(path, os.O_RDONLY)
 
-    def _fetch(self, entry: dict[str, Any], path: Path) -> None:
+    def _fetch(self, entry: ShardEntry, path: Path) -> None:
         partial = path.with_name(f".{path.name}.partial")
         try:
             with open(partial, "wb") as file:
                 file.truncate(entry["bytes"])  # others see how much room it will take
-                size, digest = _copy(f"{self.address}/{entry['name']}", file)
+                size, digest = _copy(f"{self.address}/{entry['name']}", file, entry["bytes"])
                 file.truncate(size)
             if size != entry["bytes"] or digest != entry["sha256"]:
                 raise _Passing(
@@ -131,7 +142,7 @@ class RemoteShards:
         finally:
             partial.unlink(missing_ok=True)
 
-    def _make_room(self, entry: dict[str, Any]) -> None:
+    def _make_room(self, entry: ShardEntry) -> None:
         if entry["bytes"] > self.limit:
             raise Unreachable(
                 f"{entry['name']} has {entry['bytes'] / 2**30:.2f} GiB, more than the whole cache "
@@ -164,8 +175,8 @@ def fetch_set(address: str, limit: int) -> RemoteShards:
         DataError: they cannot be had, or do not fit each other.
     """
     try:
-        index = _retry(lambda: _bytes(f"{address}/index.json"), f"{address}/index.json")
-        raw = json.loads(index)
+        index = _retry(lambda: _bytes(f"{address}/index.json", MAX_INDEX), f"{address}/index.json")
+        raw = parse_index(index)  # names first: nothing is opened that the server chose
         name = hashlib.sha256(address.encode() + index).hexdigest()[:16]
         folder = cache_folder() / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,10 +189,11 @@ def fetch_set(address: str, limit: int) -> RemoteShards:
                 offsets.unlink()
                 raise ValueError(f"{offsets} was damaged and is removed; start again")
             write_atomic(folder / "index.json", index)
-    except (OSError, ValueError, KeyError) as error:
+    except (*MALFORMED, MemoryError, OSError) as error:
+        why = str(error) if isinstance(error, Unreachable | ValueError) else reason_of(error)
         raise DataError(
             explain(
-                f"the set of shards at {address} cannot be opened: {error}",
+                f"the set of shards at {address} cannot be opened: {why[:500]}",
                 "a folder that ganinv shard wrote, with index.json, offsets.npy and its tars",
                 "check dataset.root, the network and (for s3) AWS_ENDPOINT_URL and the keys",
             )
@@ -190,7 +202,9 @@ def fetch_set(address: str, limit: int) -> RemoteShards:
 
 
 def _offsets(address: str, raw: dict[str, Any]) -> bytes:
-    found = _bytes(f"{address}/offsets.npy")
+    numbers = 6 if source_format(raw.get("source")) else 4
+    samples = sum(entry["samples"] for entry in raw["shards"])
+    found = _bytes(f"{address}/offsets.npy", 8 * numbers * samples + ROOM)
     if hashlib.sha256(found).hexdigest() != raw["offsets_sha256"]:
         raise _Passing("its sha256 is not that of the index")
     return found
@@ -218,25 +232,44 @@ def _retry(fetch: Callable[[], T], what: str) -> T:
     raise Unreachable(f"{what}: {reason}, {TRIES} times")
 
 
-def _bytes(address: str) -> bytes:
-    with _opened(address) as stream:
-        return _read(stream, -1)
+def _bytes(address: str, most: int) -> bytes:
+    found = io.BytesIO()
+    _copy(address, found, most)
+    return found.getvalue()
 
 
-def _copy(address: str, file: IO[bytes]) -> tuple[int, str]:
-    """Write what comes to a file; its length and sha256."""
-    digest, size = hashlib.sha256(), 0
+def _copy(address: str, file: IO[bytes], most: int) -> tuple[int, str]:
+    """Write what comes to a file; its length and sha256. No more than `most` bytes are taken, and
+    no slower a trickle than `SLOWEST`."""
+    digest, size, begin = hashlib.sha256(), 0, time.monotonic()
     with _opened(address) as stream:
-        while chunk := _read(stream, 1 << 20):
+        announced = _announced(stream)
+        if announced is not None and announced > most:
+            raise Unreachable(
+                f"{address}: {announced:,} bytes announced, at most {most:,} expected"
+            )
+        while chunk := _read(stream, 1 << 18):
+            size += len(chunk)
+            if size > most:
+                raise Unreachable(f"{address}: more bytes than the {most:,} that are expected")
+            if time.monotonic() - begin > GRACE + size / SLOWEST:
+                raise _Passing(f"{size:,} bytes in {time.monotonic() - begin:.0f} s, too slow")
             digest.update(chunk)
             file.write(chunk)
-            size += len(chunk)
     return size, digest.hexdigest()
 
 
+def _announced(stream: Any) -> int | None:
+    """The Content-Length, where a server gives one."""
+    headers = getattr(stream, "headers", None)
+    text = str(headers.get("Content-Length", "")) if headers is not None else ""
+    return int(text) if text.isdigit() and len(text) < 20 else None
+
+
 def _read(stream: Any, size: int) -> bytes:
-    try:
-        return stream.read() if size < 0 else stream.read(size)
+    try:  # read1: what is there, so that a trickle is seen
+        found: bytes = stream.read1(size) if hasattr(stream, "read1") else stream.read(size)
+        return found
     except http.client.IncompleteRead as error:
         raise _Passing(f"the connection ended early ({error})") from error
     except Exception as error:  # what S3's client wraps has no common class but Exception
@@ -254,9 +287,34 @@ def _opened(address: str) -> Iterator[Any]:
         opened.close()
 
 
+class _HttpOnly(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect to http and https, to nothing else."""
+
+    def redirect_request(self, request: Any, *arguments: Any) -> Any:
+        """The new request, or none."""
+        address = str(arguments[-1])
+        if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
+            raise Unreachable(f"{request.full_url}: sent on to {shown(address)}, which is no web")
+        return super().redirect_request(request, *arguments)
+
+
+_OPENER = urllib.request.OpenerDirector()
+for _handler in (
+    urllib.request.ProxyHandler,
+    urllib.request.HTTPHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPDefaultErrorHandler,
+    urllib.request.HTTPErrorProcessor,
+    _HttpOnly,
+):  # no ftp, no files
+    _OPENER.add_handler(_handler())
+
+
 def _open_http(address: str) -> Any:
     try:
-        return urllib.request.urlopen(urllib.parse.quote(address, safe=":/%"), timeout=TIMEOUT)
+        return _OPENER.open(urllib.parse.quote(address, safe=":/%"), timeout=TIMEOUT)
+    except Unreachable:
+        raise
     except urllib.error.HTTPError as error:
         error.close()
         if error.code >= 500 or error.code in (408, 425, 429):

@@ -11,11 +11,13 @@ import fcntl
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import signal
 import sys
 import tarfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,11 +31,12 @@ from tqdm import tqdm
 from webdataset import TarWriter
 
 from ganinv import __version__
-from ganinv.core.errors import DataError, explain
+from ganinv.core.errors import DataError, explain, reason_of
 from ganinv.core.interface import SourceKind
 from ganinv.core.safe.io import sha256_file, write_atomic
 from ganinv.dataset.codec import Extension
-from ganinv.dataset.index import FORMAT, VERSION, Index, read_index
+from ganinv.dataset.index import Index, read_index
+from ganinv.dataset.index_file import FORMAT, VERSION
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,20 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def end_with_parent() -> None:
+    """In a helper process: end when the process that started it has ended, even by SIGKILL. Else it
+    would go on alone, and keep the set's lock.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            multiprocessing.connection.wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True, name="end with parent").start()
+
+
 def process_context() -> Any:
     """How helpers start: on Linux by a fork, as those of torch's DataLoader; they use no torch."""
     return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
@@ -122,8 +139,24 @@ def write_set(folder: Path, plan: Plan, processes: int, label: str) -> Index:
     Raises:
         DataError: the folder holds anything else, or no image could be taken.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     parameters = json.loads(json.dumps(plan.parameters))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return _write_set(folder, plan, parameters, processes, label)
+    except OSError as error:
+        raise DataError(
+            explain(
+                f"{folder} cannot be written: {reason_of(error)}",
+                "a folder on a disk with room, that may be written to",
+                "make room or choose another folder, then run the same command again; finished "
+                "shards are kept",
+            )
+        ) from error
+
+
+def _write_set(
+    folder: Path, plan: Plan, parameters: dict[str, Any], processes: int, label: str
+) -> Index:
     with _locked(folder):
         if folder.exists() and any(folder.iterdir()):
             _check_same_parameters(folder, parameters)
@@ -177,7 +210,7 @@ def _write_shards(partial: Path, plan: Plan, processes: int, label: str) -> None
     with tqdm(
         total=plan.images, initial=done, desc=label, unit="img", smoothing=0.05, mininterval=every
     ) as bar:
-        if processes == 1 or len(missing) == 1 or plan.images < PARALLEL_FROM:
+        if processes == 1 or len(missing) <= 1 or plan.images < PARALLEL_FROM:
             for number in missing:
                 _write_shard(number, plan, partial, bar.update)
         else:
@@ -213,6 +246,7 @@ def _in_parallel(
 def _start(plan: Plan, partial: Path, seen: Counter) -> None:
     global _work
     _work = plan, partial, seen
+    end_with_parent()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C: the parent does the talking
 
 
@@ -231,6 +265,8 @@ def _write_shard(number: int, plan: Plan, partial: Path, count: Callable[[int], 
     """Write one tar, then `{number}.json` beside it, which says that the tar is complete."""
     path = partial / f"{number:06d}.tar"
     temporary = partial / f"{path.name}.{os.getpid()}"
+    for left in partial.glob(f"{path.name}.*"):  # of a process that was killed
+        left.unlink(missing_ok=True)
     failures, label = [], -1
     with open(temporary, "wb") as file, TarWriter(file, encoder=False, mtime=0) as writer:
         for sample in plan.make(number):
@@ -282,10 +318,26 @@ def _source_format(plan: Plan, notes: list[dict[str, Any]]) -> dict[str, Any] | 
     }
 
 
+def _note(path: Path) -> dict[str, Any]:
+    """What the writer of a shard noted; a note that is damaged is removed, with its shard."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return {key: found[key] for key in ("entry", "offsets", "failures", "label")}
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        path.unlink(missing_ok=True)
+        raise DataError(
+            explain(
+                f"{path} is damaged ({reason_of(error)}) and was removed",
+                "the notes of finished shards",
+                "run the same command again, which writes that shard anew",
+            )
+        ) from error
+
+
 def _finish(partial: Path, plan: Plan, parameters: dict[str, Any]) -> None:
     """Turn the notes of the shards into the set's index."""
     paths = [partial / f"{number:06d}.json" for number in range(plan.shards)]
-    notes = [json.loads(path.read_text()) for path in paths]
+    notes = [_note(path) for path in paths]
     failed = [failure for note in notes for failure in note["failures"]]
     notes = [note for note in notes if note["entry"]["samples"]]
     if not notes:

@@ -6,25 +6,31 @@ without reading) and reads one by name.
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
+import struct
+import subprocess
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import lmdb
 import numpy as np
 
-from ganinv.core.errors import DataError, explain
+from ganinv.core.errors import DataError, explain, reason_of
 from ganinv.core.interface import SourceKind
+from ganinv.dataset import lmdb_process
 from ganinv.dataset.codec import Extension, Fit, encode, load, load_labels, resize
 from ganinv.dataset.shard import Failure, Sample
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
-MAX_BYTES = 512 << 20  # of one image file; a zip file may claim anything
+MAX_BYTES = 256 << 20  # of one image file; a zip file may claim anything
 
 
 def _is_hidden(name: str) -> bool:
@@ -40,6 +46,13 @@ def _others(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if not _is_image(name) and not _is_hidden(name))
 
 
+def _closed(path: Path, error: Exception) -> DataError:
+    return DataError(
+        explain(f"{path} cannot be read: {reason_of(error)}", "a folder, zip file or LMDB that is "
+                "whole and may be read", "check its permissions, or copy it again")
+    )  # fmt: skip
+
+
 class Folder:
     """Images of a folder and of its subfolders."""
 
@@ -48,8 +61,11 @@ class Folder:
 
     def items(self) -> list[tuple[str, str]]:
         """(relative path, bytes) of each image, sorted."""
-        named = ((path.relative_to(self.path).as_posix(), path) for path in self._files())
-        return sorted((name, str(path.stat().st_size)) for name, path in named if _is_image(name))
+        try:
+            named = [(path.relative_to(self.path).as_posix(), path) for path in self._files()]
+            return sorted((n, str(path.stat().st_size)) for n, path in named if _is_image(n))
+        except OSError as error:
+            raise _closed(self.path, error) from error
 
     def left_out(self) -> list[str]:
         """Relative paths of the files that are no images by their names."""
@@ -82,11 +98,13 @@ class Zip:
 
     def items(self) -> list[tuple[str, str]]:
         """(name, checksum) of each image, sorted."""
-        return sorted(
-            (i.filename, f"{i.CRC:08x}")
-            for i in self._file.infolist()
-            if _is_image(i.filename) and not i.is_dir()
-        )
+        try:
+            entries = self._file.infolist()
+        except (OSError, ValueError, RuntimeError, NotImplementedError, LookupError,
+                struct.error, zipfile.BadZipFile) as error:  # fmt: skip
+            raise _closed(self.path, error) from error
+        found = (i for i in entries if _is_image(i.filename) and not i.is_dir())
+        return sorted((i.filename, f"{i.CRC:08x}") for i in found)
 
     def left_out(self) -> list[str]:
         """Names of the files that are no images by their names."""
@@ -94,39 +112,110 @@ class Zip:
 
     def read(self, name: str) -> bytes:
         """The bytes of one image file."""
-        if self._file.getinfo(name).file_size > MAX_BYTES:
+        with self._file.open(name) as file:  # a zip file may claim any size
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
             raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
-        return self._file.read(name)
+        return data
 
 
 class Lmdb:
-    """An LSUN database: every value is an image file. Names are the keys, byte for byte."""
+    """An LSUN database: every value is an image file. Names are the keys, byte for byte. Read in a
+    process of its own (`lmdb_process.py`): a damaged one ends that.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0  # the process that asks it; a forked one starts its own
 
     def __getstate__(self) -> dict[str, Any]:
-        """An open database does not travel."""
-        return {"path": self.path}
+        """A process does not travel."""
+        return {"path": self.path, "_process": None, "_owner": 0}
 
-    @cached_property
-    def _database(self) -> Any:
-        return lmdb.open(str(self.path), readonly=True, lock=False, readahead=False)
+    def __del__(self) -> None:
+        """The process ends with its input."""
+        self._close()
+
+    def _close(self) -> None:
+        process, self._process = self._process, None
+        if self._owner != os.getpid():
+            return
+        if process is not None and process.stdin is not None and process.stdout is not None:
+            with suppress(OSError):
+                process.stdin.close()
+            process.stdout.close()
+            process.kill()
+            process.wait()
+
+    def _ask(self, question: str) -> None:
+        if importlib.util.find_spec("lmdb") is None:
+            raise DataError(
+                explain(f"{self.path}, an LMDB, without the package lmdb", "it",
+                        'pip install "ganinv[lmdb]"')
+            )  # fmt: skip
+        if self._process is None or self._owner != os.getpid():
+            self._owner = os.getpid()
+            script = Path(__file__).with_name("lmdb_process.py")
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(script), str(self.path)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(question.encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise self._damaged("the reading process ended") from None
+
+    def _answer(self) -> bytes | None:
+        """One answer; None: the end, or nothing there."""
+        assert self._process is not None and self._process.stdout is not None
+        length = int.from_bytes(head := self._process.stdout.read(8), "little", signed=True)
+        if len(head) == 8 and length == lmdb_process.FAULT:
+            raise self._damaged((self._answer() or b"").decode(errors="replace"))
+        if len(head) == 8 and length == lmdb_process.END:
+            return None
+        if len(head) == 8 and not 0 <= length <= MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
+        data = self._process.stdout.read(length) if len(head) == 8 else b""
+        if len(head) < 8 or len(data) < length:
+            raise self._damaged("the reading process ended")
+        return data
+
+    def _damaged(self, why: str) -> DataError:
+        self._close()
+        return DataError(
+            explain(f"{self.path} cannot be read ({why})", "a whole LMDB", "copy it again")
+        )
 
     def items(self) -> list[tuple[str, str]]:
-        """(key, nothing) of each entry, in the order of the database."""
-        with self._database.begin() as transaction:
-            keys = transaction.cursor().iternext(keys=True, values=False)
-            return [(bytes(key).decode("latin-1"), "") for key in keys]
+        """(key, nothing) of each entry, in the order of the database.
+
+        Raises:
+            DataError: no such database, or a damaged one; or the package lmdb is not installed.
+        """
+        self._ask("")
+        found = []
+        while (key := self._answer()) is not None:
+            found.append((key.decode("latin-1"), ""))
+        return found
 
     def left_out(self) -> list[str]:
         """Nothing: every entry is an image."""
         return []
 
     def read(self, name: str) -> bytes:
-        """The bytes of one image file."""
-        with self._database.begin() as transaction:
-            return bytes(transaction.get(name.encode("latin-1")))
+        """The bytes of one image file.
+
+        Raises:
+            DataError: a damaged database.
+            ValueError: nothing under this name.
+        """
+        self._ask(name.encode("latin-1").hex())
+        if (found := self._answer()) is None:
+            raise ValueError("nothing under this key")
+        return found
 
 
 class Source(Protocol):
@@ -152,10 +241,17 @@ def open_source(path: Path) -> Source:
         DataError: nothing there, or neither a folder, a zip file nor an LMDB.
     """
     expected = "a folder of images, a zip file of images, or an LSUN LMDB folder (data.mdb)"
-    if not path.exists():
-        raise DataError(explain(f"no file or folder {path}", expected, "check the path"))
-    if path.is_dir():
-        return Lmdb(path) if (path / "data.mdb").is_file() else Folder(path)
+    try:
+        if not path.exists():
+            raise DataError(explain(f"no file or folder {path}", expected, "check the path"))
+        if path.is_dir():
+            return Lmdb(path) if (path / "data.mdb").is_file() else Folder(path)
+        if not path.is_file():
+            raise DataError(explain(f"{path} is no file", expected, "check the path"))
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise _closed(path, error) from error
     if zipfile.is_zipfile(path):
         return Zip(path)
     raise DataError(explain(f"{path} is not a zip file", expected, "unpack it and give its folder"))
@@ -231,6 +327,8 @@ class Resized:
                 beside, label = self._beside(name)
             except Exception as error:  # a broken image ends in any of a dozen kinds; none stops us
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                if isinstance(error, DataError):  # not the image: its source is damaged
+                    raise
                 yield Failure(name, reason.replace(repr(self.source), "")[:200])
                 continue
             record = {"source": name, "source_size": [image.height, image.width]}

@@ -24,9 +24,9 @@ import torch
 from ganinv.config.build import build_method, build_part
 from ganinv.config.stored import StoredConfig, check_networks, stored_generator
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
-from ganinv.core.safe.io import load_tensors, read_safetensors, sha256_file
+from ganinv.core.safe.io import read_safetensors, sha256_file
 from ganinv.generator.importer.bundle import AnyGenerator
-from ganinv.generator.importer.load import load_generator
+from ganinv.generator.importer.load import load_generator, read_torch_file
 from ganinv.generator.importer.nvidia import is_pickle
 from ganinv.interop import bundle, imported
 from ganinv.interop.encoder import close_heads
@@ -92,7 +92,7 @@ def open_model(
         return _safetensors(path, weights)
     if is_pickle(path):
         return _generator(path)
-    content = load_tensors(path)
+    content = read_torch_file(path)
     if isinstance(content, dict) and "ganinv" in content:
         return _of_training(load_trained(path, "cpu", weights), path)
     if imported.is_official(content):

@@ -11,18 +11,22 @@ cannot show, which is whether rows are offsets from the first one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ganinv.core.errors import WeightsError, explain
+from ganinv.core.errors import WeightsError, explain, shown
 from ganinv.generator.importer import rosinality
 from ganinv.generator.importer.bundle import AnyGenerator
+from ganinv.generator.importer.load import check_no_hypernetwork
 from ganinv.interop import task
 from ganinv.interop.encoder import ITERATIVE, build_encoder
 from ganinv.inversion.model import Model
+
+log = logging.getLogger(__name__)
 
 OFFSETS = {  # encoder_type -> whether rows 1 ... L-1 are offsets from row 0
     "GradualStyleEncoder": False,
@@ -62,6 +66,7 @@ def read(content: Mapping[str, Any]) -> Model:
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in whole.items()
                if str(k).startswith(("encoder.", "decoder."))):  # fmt: skip
         raise WeightsError("entries of state_dict that are no tensors; check the file")
+    check_no_hypernetwork(filter(lambda key: isinstance(key, str), whole), "a checkpoint")
     state, decoder = _part(whole, "encoder."), _part(whole, "decoder.")
     opts = content.get("opts")
     opts = opts if isinstance(opts, dict) else {}
@@ -73,6 +78,7 @@ def read(content: Mapping[str, Any]) -> Model:
         )  # fmt: skip
     generator = rosinality.import_state(decoder, _average(content.get("latent_avg")))
     generator.eval().requires_grad_(False)
+    state = _trimmed(state, generator.num_ws)
     kind = kind_of(state, opts.get("encoder_type"))
     pyramid = "latlayer1.weight" in state
     if pyramid and (kind in RESNET.values() or "n_iters_per_batch" in opts):
@@ -85,7 +91,7 @@ def read(content: Mapping[str, Any]) -> Model:
     architecture = {
         "num_ws": generator.num_ws,
         "w_dim": generator.w_dim,
-        "input_size": [192, 256] if opts.get("dataset_type") in WIDE else 256,
+        "input_size": [192, 256] if shown(opts.get("dataset_type")) in map(repr, WIDE) else 256,
         "input_nc": input_nc,
         **({} if resnet else {"trunk": "ir_se50"}),
         "trunk_weights": None,
@@ -112,6 +118,17 @@ def _refinements(opts: dict[str, Any]) -> int:
     return given if type(given) is int and 0 < given <= MAX_REFINEMENTS else REFINEMENTS
 
 
+def _trimmed(state: dict[str, Tensor], num_ws: int) -> dict[str, Tensor]:
+    """Without the heads of layers that the generator does not have: e4e's released cars encoder
+    says 18 for a generator of 16, and its own script leaves out the last two."""
+    heads = {key: key.split(".")[1] for key in state if key.startswith("styles.")}
+    extra = {key for key, head in heads.items() if head.isdigit() and int(head) >= num_ws}
+    if extra:
+        count = len({heads[key] for key in extra})
+        log.warning("the last %d heads of the encoder are left out: G has %d layers", count, num_ws)
+    return {key: value for key, value in state.items() if key not in extra}
+
+
 def _start(kind: str, opts: dict[str, Any]) -> bool:
     """ReStyle adds the average whatever `opts` says."""
     return kind.startswith("ReStyle") or bool(opts.get("start_from_latent_avg", True))
@@ -129,7 +146,7 @@ def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
 
 def _average(value: Any) -> Tensor | None:
     """`latent_avg` [L,512], [1,512] or [512] -> [512]; None where the file has none."""
-    if not isinstance(value, Tensor) or value.numel() == 0:
+    if not isinstance(value, Tensor) or value.numel() == 0 or value.ndim == 0:
         return None
     rows = value.float().reshape(-1, value.shape[-1])
     if not torch.equal(rows, rows[:1].expand_as(rows)):
@@ -154,10 +171,10 @@ def kind_of(state: Mapping[str, Tensor], encoder_type: Any) -> str:
     """
     if "styles.0.linear.weight" not in state and "input_layer.0.weight" in state:
         return "WPlusEncoder" if "output_layer_2.3.weight" in state else "WEncoder"
-    if encoder_type not in OFFSETS:
+    if type(encoder_type) is not str or encoder_type not in OFFSETS:
         raise WeightsError(
             explain(
-                f"a checkpoint with opts.encoder_type={str(encoder_type)[:60]!r}",
+                f"a checkpoint with opts.encoder_type={shown(encoder_type)}",
                 f"one of {', '.join(OFFSETS)}: the tensors alone do not tell whether rows are "
                 "offsets from the first one",
                 "pass the file that the training wrote, with its opts",

@@ -13,15 +13,17 @@ import ast
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ganinv.core.errors import WeightsError, WeightsMissing, explain
+from ganinv.core.errors import WeightsError, explain, reason_of, shown
+from ganinv.core.safe.io import check_file
 from ganinv.core.safe.unpickle import Allowed, Buildable, Machine, Unreadable
-from ganinv.core.safe.unpickle_tensors import encoded
+from ganinv.core.safe.unpickle_tensors import Budget, encoded
 
 MAGIC = b"\x93NUMPY"
 TYPES = {
@@ -29,7 +31,7 @@ TYPES = {
     "i2": torch.int16, "i4": torch.int32, "i8": torch.int64, "u1": torch.uint8,
 }  # fmt: skip
 MAX_BYTES, MAX_HEADER, MAX_DIMENSIONS = 64 << 20, 4096, 8
-ROWS = 1 << 10  # most rows that a boundary may name
+LAYERS = 1 << 10  # most layers that a boundary may name
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,7 @@ def read_boundary(path: str | Path) -> Boundary:
         WeightsError: not a boundary, more than data, or numbers that are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsMissing(f"no boundary file at {path}; check the path")
+    check_file(path, "boundary file")
     if (size := path.stat().st_size) > MAX_BYTES:
         raise WeightsError(f"{path} has {size} bytes; expected a boundary, at most {MAX_BYTES}")
     try:
@@ -61,10 +62,11 @@ def read_boundary(path: str | Path) -> Boundary:
             torch.isfinite(boundary.direction).all()
         ):
             raise Unreadable("numbers that are not finite")
-    except Unreadable as error:
+    except (OSError, RuntimeError, Unreadable) as error:
+        why = str(error) if isinstance(error, Unreadable) else reason_of(error)
         raise WeightsError(
             explain(
-                f"{path} was refused: {error}",
+                f"{path} was refused: {why}",
                 "a boundary of InterFaceGAN or IDInvert, numbers of shape [1,D] or [1,L,D] "
                 "(ganinv never runs code stored in a file)",
                 "pass the published file, or save the direction with numpy.save as float32",
@@ -94,7 +96,7 @@ def _content(data: bytes) -> Tensor | Boundary:
 def _number_type(descr: Any) -> torch.dtype:
     found = re.fullmatch(r"[<|=]?([fiu][1248])", descr) if type(descr) is str else None
     if found is None or found[1] not in TYPES:
-        raise Unreadable(f"an array of {str(descr)[:40]!r}, not of plain little-endian numbers")
+        raise Unreadable(f"an array of {shown(descr)}, not of plain little-endian numbers")
     return TYPES[found[1]]
 
 
@@ -131,12 +133,17 @@ class _Type(Buildable):
 
 
 class _Array(Buildable):
-    """`numpy.ndarray`: numbers, or one object."""
+    """`numpy.ndarray`: numbers, or one object. Bytes are counted: many arrays may not share them.
+
+    Args:
+        budget: of the file.
+        arguments: NumPy's, of no effect.
+    """
 
     value: Any = None
 
-    def __init__(self, *arguments: Any) -> None:
-        del arguments
+    def __init__(self, budget: Budget, *arguments: Any) -> None:
+        self.budget = budget
 
     def build(self, state: Any) -> None:
         """(version, shape, type, Fortran order, bytes or [object])."""
@@ -147,33 +154,49 @@ class _Array(Buildable):
             if shape != () or type(raw) is not list or len(raw) != 1:
                 raise Unreadable("an array of several objects")
             self.value = raw[0]
-        elif type(raw) in (bytes, memoryview):
+        elif isinstance(raw, bytes | memoryview):
+            self.budget.spend(len(raw))
             self.value = _array(shape, kind.number, fortran, raw)
         else:
             raise Unreadable("an array without its bytes")
 
 
 def _dictionary(data: memoryview) -> Boundary:
-    core = {
-        f"numpy.{name}.multiarray._reconstruct": Allowed(call=_Array) for name in ("core", "_core")
-    }
+    budget = Budget(3 * len(data))  # protocol 2 has bytes as text, then as bytes, then as numbers
+
+    def encoded_once(text: Any, encoding: Any) -> bytes:
+        budget.spend(len(text) if type(text) is str else 0)
+        return encoded(text, encoding)
+
     names = {
-        **core,
+        "numpy.core.multiarray._reconstruct": Allowed(call=partial(_Array, budget)),
+        "numpy._core.multiarray._reconstruct": Allowed(call=partial(_Array, budget)),
         "numpy.ndarray": Allowed(),
         "numpy.dtype": Allowed(call=_Type),
-        "_codecs.encode": Allowed(call=encoded),
+        "_codecs.encode": Allowed(call=encoded_once),
     }
     outer = Machine(data, names).load()
     found = outer.value if isinstance(outer, _Array) else None
-    inner = found.get("boundary") if type(found) is dict else None
-    if type(found) is not dict or not isinstance(inner, _Array):
+    inner = found.get("boundary") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(inner, _Array):
         raise Unreadable("a pickled value other than IDInvert's dictionary")
     if not isinstance(inner.value, Tensor):
         raise Unreadable("a boundary that is no array of numbers")
     meta = found.get("meta_data")
-    rows = meta.get("manipulate_layers") if type(meta) is dict else None
-    if rows is not None and (
-        type(rows) is not list or any(type(r) is not int or not 0 <= r < ROWS for r in rows)
+    layers = meta.get("manipulate_layers") if isinstance(meta, dict) else None
+    return Boundary(inner.value, None if layers is None else _layers(layers))
+
+
+def _layers(given: Any) -> list[int] | None:
+    """manipulate_layers: numbers in a list, a tuple or an array, or text as IDInvert's command line
+    takes it, "0-5,7"; empty: all layers (None)."""
+    if isinstance(given, _Array) and isinstance(given.value, Tensor) and given.value.ndim <= 1:
+        given = given.value.reshape(-1)[: LAYERS + 1].tolist()
+    if type(given) is str and re.fullmatch(r"\s*(\d{1,4}(-\d{1,4})?\s*(,\s*|$))*", given):
+        edges = [part.strip().split("-") for part in given.split(",") if part.strip()]
+        given = [n for edge in edges for n in range(int(edge[0]), int(edge[-1]) + 1)]
+    if type(given) not in (list, tuple) or not all(
+        type(n) is int and 0 <= n < LAYERS for n in given
     ):
         raise Unreadable("manipulate_layers that are no list of rows")
-    return Boundary(inner.value, rows)
+    return list(given) or None

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ganinv.core.errors import WeightsError, explain
+from ganinv.core.errors import WeightsError, explain, shown
+from ganinv.core.network import filled
 from ganinv.core.safe.io import read_safetensors, sha256_file, write_safetensors
 from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.generator.stylegan2 import StyleGAN2Generator
@@ -73,20 +74,17 @@ def load_bundle(path: str | Path) -> AnyGenerator:
         WeightsError: not a ganinv generator, or tensors that do not fit its own description.
     """
     tensors, metadata = read_safetensors(path)
-    kind = metadata.get("kind")
-    if metadata.get("format") != "ganinv-generator" or kind not in KINDS:
+    kind, form = metadata.get("kind"), metadata.get("format")
+    if form != "ganinv-generator" or type(kind) is not str or kind not in KINDS:
         raise WeightsError(
             explain(
-                f"{path} holds format={metadata.get('format')!r} kind={kind!r}",
+                f"{path} holds format={shown(form)} kind={shown(kind)}",
                 f"format='ganinv-generator' and a kind of {sorted(KINDS)}",
                 "import the original file with `ganinv import`",
             )
         )
-    generator = KINDS[kind](**metadata["architecture"])
-    try:
-        generator.load_state_dict(part_of(tensors, "G"), strict=True)
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit its own description: {error}") from error
+    architecture: Any = metadata.get("architecture")
+    generator: AnyGenerator = filled(KINDS[kind], architecture, part_of(tensors, "G"), str(path))
     generator.source, generator.sha256 = str(path), sha256_file(path)
     return generator
 
@@ -100,5 +98,7 @@ def load_discriminator_state(path: str | Path) -> tuple[str, dict[str, Any], dic
     tensors, metadata = read_safetensors(path)
     if "discriminator" not in metadata:
         raise WeightsError(f"{path} holds no discriminator; use a bundle that was saved with one")
-    kind = metadata.get("discriminator_kind", "StyleGAN2Discriminator")
-    return kind, metadata["discriminator"], part_of(tensors, "D")
+    kind, settings = metadata.get("discriminator_kind", "StyleGAN2Discriminator"), metadata
+    if type(kind) is not str or not isinstance(settings["discriminator"], dict):
+        raise WeightsError(f"{path} describes no discriminator's class and settings; check it")
+    return kind, settings["discriminator"], part_of(tensors, "D")

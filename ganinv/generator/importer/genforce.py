@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ganinv.core.errors import WeightsError, explain
 from ganinv.core.latent import num_ws
-from ganinv.core.network import filled
+from ganinv.core.network import MALFORMED, filled, settings_fault, state_of
 from ganinv.core.op import setup_filter
 from ganinv.generator.stylegan import FUSED_FROM, StyleGANGenerator
 
@@ -95,7 +95,7 @@ def architecture_of(state: dict[str, Tensor], layout: Layout) -> dict[str, Any]:
     tail = ".epilogue" if layout == "idinvert" else ""
     blocks = sum(key.startswith("synthesis.output") and key.endswith(".bias") for key in state)
     layers = sum(key.startswith("mapping.dense") and key.endswith(dense) for key in state)
-    resolution = 2 ** (blocks + 1)
+    resolution = 2 ** (min(blocks, 12) + 1)
     try:
         channels = [state[f"synthesis.layer{2 * k}{tail}.bias"].numel() for k in range(blocks)]
         style = ".epilogue.style_mod.dense.fc.weight" if tail else ".style.weight"
@@ -103,8 +103,9 @@ def architecture_of(state: dict[str, Tensor], layout: Layout) -> dict[str, Any]:
         z_dim = state[f"mapping.dense0{dense}"].shape[1]
         layerwise = state[f"mapping.dense{layers - 1}{dense}"].shape[0] != w_dim
         img_channels = state["synthesis.output0.bias"].numel()
-    except KeyError as error:
-        raise _incomplete(str(error), layout) from error
+    except MALFORMED as error:
+        missing = str(error) if isinstance(error, KeyError) else "tensors of usual shapes"
+        raise _incomplete(missing, layout) from error
     return {
         "z_dim": z_dim,
         "w_dim": w_dim,
@@ -159,7 +160,7 @@ def _check_grown(lod: Tensor | None) -> None:
     if lod is not None and lod.numel() and bool((lod != 0).any()):
         raise WeightsError(
             explain(
-                f"a network at level of detail {lod.flatten().tolist()}",
+                f"a network at level of detail {lod.flatten()[:3].tolist()}",
                 "0, the end of progressive growing",
                 "pass the file of the finished training",
             )
@@ -180,6 +181,7 @@ def import_state(state: dict[str, Tensor], final_tanh: bool | None = None) -> St
         WeightsError: neither layout; a tensor is missing, unknown or has another shape; a network
             that is not fully grown; rows of w_avg that differ.
     """
+    state = state_of(state, "a StyleGAN (v1)")
     layout = layout_of(state)
     if layout is None:
         raise _incomplete("synthesis.layer0.*", "idinvert or genforce")
@@ -187,6 +189,9 @@ def import_state(state: dict[str, Tensor], final_tanh: bool | None = None) -> St
     architecture = architecture_of(state, layout)
     if final_tanh is not None:
         architecture["final_tanh"] = final_tanh
+    fault = settings_fault(StyleGANGenerator, architecture, len(state))
+    if fault is not None or architecture["resolution"] < 8:
+        raise _incomplete(f"usual sizes ({fault or 'of one block'})", layout)
     with torch.device("meta"):  # shapes only: no memory for what the file does not fill
         generator = StyleGANGenerator(**architecture)
     table = names(generator.resolution, architecture["mapping_layers"], layout)
@@ -194,7 +199,12 @@ def import_state(state: dict[str, Tensor], final_tanh: bool | None = None) -> St
     ours = _read(state, generator.state_dict(), table, layout, made)
     if "truncation.w_avg" not in state:
         raise _incomplete("truncation.w_avg", layout)
-    rows = state["truncation.w_avg"].reshape(-1, generator.w_dim)
+    average = state["truncation.w_avg"]
+    if not average.numel() or average.numel() % generator.w_dim:
+        raise WeightsError(
+            f"truncation.w_avg has shape {tuple(average.shape)}; expected rows of {generator.w_dim}"
+        )
+    rows = average.reshape(-1, generator.w_dim)
     if not torch.equal(rows, rows[:1].expand_as(rows)):
         raise WeightsError(
             explain(
@@ -261,11 +271,14 @@ def import_discriminator(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict
     Raises:
         WeightsError: not a discriminator of this layout, or one that is not fully grown.
     """
+    state = state_of(state, "a StyleGAN (v1) discriminator")
     _check_grown(state.get("lod"))
     blocks = sum(key.startswith("input") and key.endswith(".bias") for key in state)
     resolution = 2 ** (blocks + 1)
     table = discriminator_names(resolution) if blocks > 1 else {}
     missing = [theirs for theirs, _ in table.values() if theirs not in state]
+    wrong = [t for t, _ in table.values() if t in state and not state[t].ndim]
+    missing += wrong or ([] if blocks <= 12 else ["blocks of a usual number"])
     if missing or not table:
         raise _incomplete(missing[0] if missing else "input0.*", "genforce discriminator")
     known = {theirs for theirs, _ in table.values()} | {"lod"}
@@ -275,7 +288,7 @@ def import_discriminator(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict
     channels = [state[f"input{k}.bias"].numel() for k in range(blocks)]
     architecture = {
         "resolution": resolution,
-        "img_channels": state["input0.weight"].shape[1],
+        "img_channels": state["input0.weight"].shape[-3] if state["input0.weight"].ndim > 2 else 0,
         "channel_base": channels[0] * resolution,
         "channel_max": max(channels),
         "mbstd_group_size": 4,  # not recorded; every published one has 4

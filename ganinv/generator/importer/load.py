@@ -4,15 +4,24 @@ it."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from ganinv.core.errors import WeightsError, WeightsMissing, explain
-from ganinv.core.network import filled
-from ganinv.core.safe.io import load_tensors, sha256_file
+from ganinv.core.errors import (
+    USER_ERRORS,
+    WeightsError,
+    WeightsMissing,
+    explain,
+    reason_of,
+    shown,
+)
+from ganinv.core.network import MALFORMED, filled
+from ganinv.core.safe.io import load_tensors, read_safetensors, sha256_file
 from ganinv.generator.importer import genforce, nvidia, nvidia_state, rosinality
 from ganinv.generator.importer.bundle import AnyGenerator, load_bundle, load_discriminator_state
 from ganinv.generator.kind import check_kind
@@ -30,8 +39,9 @@ def find(weights: str, origin: str | None) -> Path:
     if folder := os.environ.get("GANINV_WEIGHTS"):
         places.append(Path(folder) / weights)
     for place in places:
-        if place.is_file():
-            return place
+        with suppress(OSError, ValueError):  # a name that is none, a folder that is closed
+            if place.is_file():
+                return place
     shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.safetensors"))) or "none"
     raise WeightsMissing(
         explain(
@@ -62,12 +72,15 @@ def load_generator(
         WeightsError: unreadable, of an unknown layout, of another resolution or kind.
     """
     path = find(weights, origin)
-    if path.suffix == ".safetensors":
-        generator = load_bundle(path)
-    elif nvidia.is_pickle(path):
-        generator = nvidia.import_generator(nvidia.read(path))
-    else:
-        generator = _from_torch(path)
+    with _malformed(path, "generator"):
+        if path.suffix == ".safetensors":
+            generator = load_bundle(path)
+        elif nvidia.is_pickle(path):
+            generator = nvidia.import_generator(nvidia.read(path))
+        else:
+            generator = _from_torch(path)
+        if not generator.num_ws or any(not v.isfinite().all() for v in (generator.w_avg,)):
+            raise WeightsError(f"{path} has a w_avg that is not finite; expected a trained network")
     if resolution is not None and generator.resolution != resolution:
         raise WeightsError(
             explain(
@@ -81,16 +94,49 @@ def load_generator(
     return generator.eval().requires_grad_(False)
 
 
+@contextmanager
+def _malformed(path: Path, what: str) -> Iterator[None]:
+    """Whatever a file of wrong types makes code raise is one refusal."""
+    try:
+        yield
+    except USER_ERRORS:
+        raise
+    except (*MALFORMED, MemoryError, OSError) as error:
+        raise WeightsError(
+            explain(f"{path}, which holds no {what} that can be read ({reason_of(error)})",
+                    "a complete one of a layout that ganinv knows", "check the file")
+        ) from error  # fmt: skip
+
+
+def read_torch_file(path: Path) -> Any:
+    """A file of torch.save, which may hold networks of NVIDIA's classes (PTI's tuned generators).
+
+    Raises:
+        WeightsMissing, WeightsError: as `load_tensors`.
+    """
+    return load_tensors(path, nvidia.NAMES)
+
+
 def _read(path: Path) -> dict[str, Any]:
-    content = load_tensors(path)
+    content = read_torch_file(path)
+    if nvidia.has_modules(content):
+        return nvidia.as_dictionary(content) or {}
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}; expected a dict of tensors")
+        told = (
+            "a tensor of shape " + str(list(content.shape)) if isinstance(content, Tensor) else ""
+        )
+        raise WeightsError(
+            explain(f"{path} holds {told or shown(content)}", "a network's tensors by name",
+                    "a direction in a latent space is no generator: ganinv import FILE reads it")
+        )  # fmt: skip
     models = content.get("models")  # genforce's training checkpoints
     return models if isinstance(models, dict) else content
 
 
 def _from_torch(path: Path) -> AnyGenerator:
     content = _read(path)
+    if nvidia.has_modules(content):
+        return nvidia.import_generator(content)
     average = content.get("latent_avg")
     average = average if isinstance(average, Tensor) else None
     if nvidia_state.is_state(content):
@@ -99,22 +145,54 @@ def _from_torch(path: Path) -> AnyGenerator:
         return rosinality.import_state(content["g_ema"], average)
     state = content.get("state_dict", content)
     for name in ("generator_smooth", "generator"):  # genforce: the average, else the last weights
-        state = state.get(name, state)
-    decoder = {k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")}
+        state = state.get(name, state) if isinstance(state, dict) else state
+    state = state if isinstance(state, dict) else {}
+    names = [key for key in state if type(key) is str]
+    check_no_hypernetwork(names, path)
+    decoder = {k.removeprefix("decoder."): state[k] for k in names if k.startswith("decoder.")}
     if decoder:
         return rosinality.import_state(decoder, average)
     if "input.input" in state:
         return rosinality.import_state(state, average)
     if genforce.layout_of(state) is not None:
         return genforce.import_state(state)
+    if "synthesis.b4.const" in state:
+        raise WeightsError(
+            explain(f"{path}, a bare state dict of NVIDIA's generator",
+                    "its settings beside it: tensors alone do not say where activations are "
+                    "clamped or how StyleGAN3 filters",
+                    "save it with them: pickle.dump({'G_ema': G}, file) or torch.save(G, FILE)")
+        )  # fmt: skip
     raise WeightsError(
         explain(
-            f"{path} with the entries {sorted(map(str, content))[:5]}",
+            f"{path} with the entries {_entries(content)}",
             "'g_ema' (rosinality), 'state_dict' with 'decoder.*' (pSp, e4e), a StyleGAN (v1) of "
             "genforce or NVIDIA's .pkl",
             "pass a file in one of these layouts, or ganinv's own .safetensors",
         )
     )
+
+
+def _entries(content: Mapping[Any, Any]) -> str:
+    """The first names of a dictionary."""
+    return ", ".join(sorted(shown(key) for key in content)[:5]) or "none"
+
+
+def check_no_hypernetwork(names: Iterable[str], source: object) -> None:
+    """Refuse HyperStyle's file, whose generator alone is not what the file is.
+
+    Raises:
+        WeightsError: it has a hypernetwork.
+    """
+    if any(name.startswith("hypernet.") for name in names):
+        raise WeightsError(
+            explain(
+                f"{source} with a hypernetwork (HyperStyle), which changes the generator's weights "
+                "for each image",
+                "an encoder or a generator",
+                "pass the W encoder or the generator that HyperStyle started from",
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -154,25 +232,47 @@ def load_discriminator(*, weights: str, origin: str | None) -> DiscriminatorWeig
         WeightsError: unreadable, or a file without a discriminator.
     """
     path = find(weights, origin)
-    if path.suffix == ".safetensors":
-        return DiscriminatorWeights(*load_discriminator_state(path))
-    if nvidia.is_pickle(path):
-        return DiscriminatorWeights(
-            "StyleGAN2Discriminator", *nvidia.import_discriminator(nvidia.read(path))
+    with _malformed(path, "discriminator"):
+        found = _discriminator(path)
+    if found is None:
+        raise WeightsError(
+            explain(
+                f"{path}, which holds no discriminator",
+                "'D' (NVIDIA, ganinv), 'd' (rosinality) or 'discriminator' (genforce)",
+                "pass the file of the GAN's training, which holds both networks",
+            )
         )
-    content = _read(path)
-    if "d" in content:
+    return found
+
+
+def find_discriminator(*, weights: str, origin: str | None) -> DiscriminatorWeights | None:
+    """As `load_discriminator`; None where the file has none.
+
+    Raises:
+        WeightsMissing, WeightsError: unreadable, the file or its discriminator.
+    """
+    path = find(weights, origin)
+    with _malformed(path, "discriminator"):
+        return _discriminator(path)
+
+
+def _discriminator(path: Path) -> DiscriminatorWeights | None:
+    if path.suffix == ".safetensors":
+        _, metadata = read_safetensors(path)
+        there = "discriminator" in metadata
+        return DiscriminatorWeights(*load_discriminator_state(path)) if there else None
+    pickled = nvidia.is_pickle(path)
+    content = nvidia.read(path) if pickled else _read(path)
+    if pickled or nvidia.has_modules(content):
+        if content.get("D") is None:
+            return None
+        return DiscriminatorWeights("StyleGAN2Discriminator", *nvidia.import_discriminator(content))
+    if content.get("d") is not None:
         return DiscriminatorWeights(
             "StyleGAN2Discriminator", *rosinality.import_discriminator(content["d"])
         )
-    if "discriminator" in content:
+    if content.get("discriminator") is not None:
         return DiscriminatorWeights(
             "StyleGANDiscriminator", *genforce.import_discriminator(content["discriminator"])
         )
-    raise WeightsError(
-        explain(
-            f"{path} with the entries {sorted(map(str, content))[:5]}",
-            "a discriminator: 'd' (rosinality) or 'discriminator' (genforce)",
-            "pass the file of the GAN's training, which holds both networks",
-        )
-    )
+    return None

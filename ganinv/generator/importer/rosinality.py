@@ -11,6 +11,7 @@ read.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ganinv.core.errors import WeightsError, explain
+from ganinv.core.network import MALFORMED, filled, state_of
 from ganinv.core.op import setup_filter
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 
@@ -93,10 +95,10 @@ def architecture_of(state: dict[str, Tensor]) -> dict[str, Any]:
         w_dim, z_dim = state["style.1.weight"].shape
         if not 8 <= resolution <= MAX_RESOLUTION:
             raise ValueError(f"blocks of a usual number ({len(convs)} convolutions)")
-    except (AttributeError, KeyError, IndexError, ValueError) as error:
+    except MALFORMED as error:
         raise WeightsError(
             explain(
-                f"a state dict without {error}",
+                f"a state dict without {_missing(error)}",
                 "a rosinality StyleGAN2 (style.*, input.input, conv1, convs.*, to_rgbs.*)",
                 "pass the generator file itself",
             )
@@ -114,12 +116,21 @@ def architecture_of(state: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def _missing(error: Exception) -> str:
+    """The key that is not there, or the tensors whose shapes are none of this layout."""
+    return str(error) if isinstance(error, KeyError | ValueError) else "tensors of usual shapes"
+
+
 def import_state(state: dict[str, Tensor], latent_avg: Tensor | None) -> StyleGAN2Generator:
     """Their `g_ema` state dict -> our generator; a missing average is estimated from 10,000 w.
+
+    Old files have no noise maps. They are then drawn with a seed made of the file's own weights, so
+    that every load of a file, on every rank, gives the same generator.
 
     Raises:
         WeightsError: a tensor is missing or has another shape.
     """
+    state = state_of(state, "a rosinality StyleGAN2")
     architecture = architecture_of(state)
     with torch.device("meta"):  # shapes only: no memory for what the file does not fill
         empty = StyleGAN2Generator(**architecture).state_dict()
@@ -129,7 +140,8 @@ def import_state(state: dict[str, Tensor], latent_avg: Tensor | None) -> StyleGA
     ).items():
         if theirs not in state:
             if key.endswith("noise_const"):
-                continue  # old files carry no noise; the fresh maps stay
+                read[key] = _noise_map(key, empty[key].shape, state["input.input"])
+                continue
             raise WeightsError(f"the file has no {theirs}; expected a complete g_ema state dict")
         if state[theirs].numel() != empty[key].numel():
             raise WeightsError(
@@ -137,14 +149,28 @@ def import_state(state: dict[str, Tensor], latent_avg: Tensor | None) -> StyleGA
                 f"expected {tuple(empty[key].shape)} up to leading ones"
             )
         read[key] = state[theirs].reshape(empty[key].shape)
-    generator = StyleGAN2Generator(**architecture)
-    generator.load_state_dict(generator.state_dict() | read)
+    made = {k: setup_filter() for k in empty if k not in read and k.endswith("resample_filter")}
+    average = {"mapping.w_avg": torch.zeros(architecture["w_dim"])}
+    source = "a rosinality StyleGAN2"
+    generator = filled(StyleGAN2Generator, architecture, {**average, **made, **read}, source)
     if latent_avg is None:
         with torch.no_grad():
             z = torch.randn(10_000, generator.z_dim, generator=torch.Generator().manual_seed(0))
             latent_avg = generator.mapping(z).mean(0)
+    if latent_avg.ndim == 0 or latent_avg.numel() == 0 or latent_avg.shape[-1] != generator.w_dim:
+        raise WeightsError(
+            f"latent_avg has shape {tuple(latent_avg.shape)}; expected [{generator.w_dim}], the "
+            "average w. To fix: pass the file that the training wrote"
+        )
     generator.mapping.w_avg.copy_(latent_avg.reshape(-1, generator.w_dim)[0])
     return generator
+
+
+def _noise_map(key: str, shape: torch.Size, constant: Tensor) -> Tensor:
+    """N(0, 1), a function of the layer's name and of the file's learned constant."""
+    numbers = constant.detach().float().contiguous().numpy().tobytes()
+    seed = int.from_bytes(hashlib.sha256(key.encode() + numbers).digest()[:7], "little")
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def export_state(generator: StyleGAN2Generator) -> dict[str, Tensor]:
@@ -180,14 +206,16 @@ def import_discriminator(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict
     Raises:
         WeightsError: a tensor is missing.
     """
+    state = state_of(state, "a rosinality discriminator")
     blocks = sum(bool(re.match(r"convs\.\d+\.skip\.1\.weight", key)) for key in state)
-    resolution = 2 ** (blocks + 2)
+    resolution = 2 ** (min(blocks, 11) + 2)
     table = discriminator_names(resolution)
     missing = [theirs for theirs in table.values() if theirs not in state]
-    if blocks == 0 or missing:
+    flat = [theirs for theirs in table.values() if theirs in state and not state[theirs].ndim]
+    if blocks == 0 or missing or flat:
         raise WeightsError(
             explain(
-                f"a state dict without {missing[0] if blocks else 'convs.*'}",
+                f"a state dict without {[*missing, *flat][0] if blocks else 'convs.*'}",
                 "a rosinality discriminator (convs.*, final_conv, final_linear)",
                 "pass the file that holds 'd'",
             )

@@ -126,7 +126,7 @@ def test_no_code_of_a_dictionary_runs(tmp_path):
         refused(tmp_path, evil, "asks for 'posix.system', which is not a name of tensors")
     refused(tmp_path, idinvert(boundary=[1.0])[0], "other than IDInvert's dictionary")
     refused(tmp_path, idinvert(meta_data={"manipulate_layers": [-1]})[0], "no list of rows")
-    refused(tmp_path, idinvert(meta_data={"manipulate_layers": "0-5"})[0], "no list of rows")
+    refused(tmp_path, idinvert(meta_data={"manipulate_layers": "a-5"})[0], "no list of rows")
     loop = [1]
     loop.append(loop)
     refused(tmp_path, idinvert(boundary=loop)[0], "other than IDInvert's dictionary")
