@@ -58,5 +58,6 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if isinstance(error.filename, str) else ""
         return f"{error.strerror}{where}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error)[:2000])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

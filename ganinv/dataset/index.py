@@ -260,7 +260,7 @@ class Reader:
             found = json.loads(data) if len(data) <= MAX_JSON else None
             if not isinstance(found, dict):
                 raise ValueError(f"{len(data):,} bytes that are no record")
-        except (ValueError, OSError, RecursionError) as error:
+        except (*MALFORMED, OSError) as error:
             raise BadSample(f"{self.index.name_of(sample)}, json: {reason_of(error)}") from error
         return found
 
