@@ -89,7 +89,9 @@ def check_name(name: Any) -> None:
         ValueError: another one.
     """
     if type(name) is not str or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.tar", name):
-        raise ValueError(f"a shard's name {shown(name)}, which is none of a tar in the folder")
+        raise ValueError(
+            f"a shard's name {shown(name)}, which leads out of the folder or is no tar's"
+        )
 
 
 def _number(values: dict[str, Any], name: str, most: int) -> int:

@@ -350,7 +350,9 @@ class AvatarData(ShardData):
         for number, (split, count) in missing:
             try:
                 self._draw(split, count, number * self.SEEDS)
-            except PermissionError as error:
+            except DataError as error:
+                if not isinstance(error.__cause__, PermissionError):
+                    raise
                 raise DataError(
                     explain(
                         f"no permission to write {self.root}",

@@ -256,6 +256,8 @@ def _copy(address: str, file: IO[bytes], most: int) -> tuple[int, str]:
                 raise _Passing(f"{size:,} bytes in {time.monotonic() - begin:.0f} s, too slow")
             digest.update(chunk)
             file.write(chunk)
+    if announced is not None and size < announced:
+        raise _Passing(f"the connection ended early ({size:,} of {announced:,} bytes)")
     return size, digest.hexdigest()
 
 

@@ -148,10 +148,14 @@ def test_missing_pieces_are_refused_by_name(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"version": 9}, "version 9"),
-        ({"format": "tfrecord"}, "format tfrecord"),
+        ({"format": "tfrecord"}, "format 'tfrecord'"),
         ({"image": {"height": 6, "width": 8, "format": "gif"}}, "'gif'"),
         ({"shards": [{"name": "../x.tar", "samples": 7}]}, "leads out of the folder"),
-        ({"shards": [{"name": "000000.tar", "samples": 6}]}, "for 6 samples"),
+        (
+            {"shards": [{"name": "000000.tar", "samples": 6, "bytes": 9, "sha256": "0" * 64}]},
+            "for 6 samples",
+        ),
+        ({"source": {"kind": "rgb", "extension": "eps", "classes": 0}}, "extension 'eps'"),
         ({"shards": None}, "cannot be used"),
     ],
 )

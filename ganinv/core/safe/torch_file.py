@@ -87,7 +87,7 @@ class _Storages:
     """The storages of a file by key, as flat tensors."""
 
     def __init__(self, size: int) -> None:
-        self.left, self.found = Budget(size), dict[str, tuple[StorageId, Tensor]]()
+        self.left, self.found = size, dict[str, tuple[StorageId, Tensor]]()
 
     def of(self, value: Any) -> Tensor:
         """What a persistent id stands for: ("storage", type, key, place, numel[, None])."""
@@ -99,7 +99,9 @@ class _Storages:
         if len(identity.key) > MAX_KEY:
             raise Unreadable("a storage with a name of no number")
         if identity.key not in self.found:
-            self.left.spend(identity.numel * identity.dtype.itemsize)
+            self.left -= identity.numel * identity.dtype.itemsize
+            if self.left < 0:
+                raise Unreadable("it is cut short: its storages have more bytes than the file")
             self.found[identity.key] = identity, self.take(identity)
         known, flat = self.found[identity.key]
         if known != identity:
