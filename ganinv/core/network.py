@@ -75,8 +75,8 @@ def state_of(value: Any, source: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: no dictionary, keys that are no names, or values that are no dense tensors.
     """
-    if not isinstance(value, Mapping) or not value:
-        fault = "nothing" if isinstance(value, Mapping) else shown(value)
+    if not isinstance(value, Mapping):
+        fault = shown(value)
     else:
         key = next((key for key in value if type(key) is not str), "")
         wrong = next((k for k, v in value.items() if not isinstance(v, Tensor)), None)
