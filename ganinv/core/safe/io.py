@@ -67,6 +67,23 @@ def check_file(path: Path, what: str = "weights file") -> None:
         raise WeightsError(f"{path} is no file; expected a {what}. To fix: check the path")
 
 
+def read_bytes(path: Path, most: int, first: int = -1) -> bytes:
+    """The bytes of a file, or its `first` ones.
+
+    Raises:
+        WeightsMissing: nothing there.
+        WeightsError: no file, one of more than `most` bytes, or one that cannot be read.
+    """
+    check_file(path)
+    try:
+        if (size := path.stat().st_size) > most:
+            raise WeightsError(f"{path} has {size} bytes; expected at most {most}")
+        with open(path, "rb") as file:
+            return file.read(first)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {reason_of(error)}") from error
+
+
 def load_tensors(path: str | os.PathLike[str], more: Names | None = None) -> Any:
     """Read a `.pt/.pth/.ckpt` of torch.save, on the CPU, without running anything of it.
     A `Namespace` of command-line options, as rosinality's trainer saves it, is plain values too.

@@ -20,9 +20,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ganinv.core.errors import WeightsError, explain, reason_of, shown
+from ganinv.core.errors import WeightsError, explain, shown
 from ganinv.core.network import filled
-from ganinv.core.safe.io import check_file
+from ganinv.core.safe.io import read_bytes
 from ganinv.core.safe.torch_file import LEGACY
 from ganinv.core.safe.unpickle import Allowed, Machine, Names, Unreadable
 from ganinv.core.safe.unpickle_tensors import StoredTensor, tensor_names
@@ -91,12 +91,7 @@ NAMES: Names = {  # what NVIDIA's files name beside tensors
 
 def is_pickle(path: Path) -> bool:
     """Whether a file is a bare pickle, and neither of torch's formats."""
-    check_file(path)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(len(LEGACY))
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {reason_of(error)}") from error
+    head = read_bytes(path, 1 << 60, first=len(LEGACY))
     return head[:1] == b"\x80" and head != LEGACY
 
 
@@ -107,13 +102,7 @@ def read(path: Path) -> dict[Any, Any]:
         WeightsMissing: no such file.
         WeightsError: it holds more than data, or breaks off; says what and where.
     """
-    check_file(path)
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise WeightsError(f"{path} has {size} bytes; expected at most {MAX_BYTES}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {reason_of(error)}") from error
+    data = read_bytes(path, MAX_BYTES)
     try:
         content = Machine(memoryview(data), {**tensor_names(len(data)), **NAMES}).load()
     except Unreadable as error:
