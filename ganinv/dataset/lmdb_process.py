@@ -1,9 +1,10 @@
 """Reads an LMDB in a process of its own, which a damaged database may end: the file is mapped into
 memory and its pages are trusted by the library.
 
-Its argument is the database. On its input: an empty line for all keys, else a key in hexadecimal. On its output: of each answer
-its length as 8 bytes, little-endian, and its bytes; of the keys each one likewise, then a length of
--1. It ends when its input does, so it never outlives who started it. Imports nothing of ganinv.
+Its argument is the database. On its input: an empty line for all keys, else a key in hexadecimal.
+On its output: of each answer its length as 8 bytes, little-endian, and its bytes; of the keys each
+one likewise, then a length of -1. It ends when its input does, so it never outlives who started it.
+Imports nothing of ganinv.
 """
 
 from __future__ import annotations
