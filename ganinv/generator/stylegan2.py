@@ -213,7 +213,7 @@ class SynthesisNetwork(nn.Module):
         img_channels: 3 for RGB.
         channel_base: the block at R has min(channel_base / R, channel_max) channels.
         channel_max: see there.
-        conv_clamp: largest magnitude of an activation before its gain; None for no clamp.
+        conv_clamp: largest magnitude of an activation, after its gain; None for no clamp.
     """
 
     def __init__(
