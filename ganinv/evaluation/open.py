@@ -47,6 +47,7 @@ class Opened:
     words: str  # a sentence on what it is
     config: dict[str, Any] = field(default_factory=dict)  # of the training run, where there is one
     images_seen: int | None = None  # by that run
+    dataset_type: str | None = None  # what a released checkpoint calls its images
 
     @property
     def generator(self) -> AnyGenerator:
@@ -99,7 +100,8 @@ def open_model(
         model = imported.read(content)
         model.G.source, model.G.sha256 = str(path), sha256_file(path)
         words = f"{model.kind} with its generator, from a checkpoint of released code"
-        return Opened(path, model, "released code", words)
+        name = imported.dataset_type(content)
+        return Opened(path, model, "released code", words, dataset_type=name)
     if imported.is_idinvert(content):
         if weights is None:
             raise ConfigError(
@@ -117,8 +119,8 @@ def _safetensors(path: Path, weights: str | None) -> Opened:
     _, metadata = read_safetensors(path)
     if metadata.get("format") != bundle.FORMAT:
         return _generator(path)
-    model, config = bundle.load(path, weights)
-    return Opened(path, model, "bundle", f"{model.kind}, a bundle", config)
+    model, origin = bundle.load(path, weights)
+    return Opened(path, model, "bundle", f"{model.kind}, a bundle", **origin)
 
 
 def _generator(path: Path) -> Opened:

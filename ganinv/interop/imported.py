@@ -134,6 +134,13 @@ def _start(kind: str, opts: dict[str, Any]) -> bool:
     return kind.startswith("ReStyle") or bool(opts.get("start_from_latent_avg", True))
 
 
+def dataset_type(content: Mapping[str, Any]) -> str | None:
+    """What a released checkpoint calls its images, where it says so."""
+    opts = content.get("opts")
+    name = opts.get("dataset_type") if isinstance(opts, dict) else None
+    return name if isinstance(name, str) and len(name) < 100 else None
+
+
 def _part(state: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
     return {k[len(prefix) :]: v for k, v in state.items() if str(k).startswith(prefix)}
 

@@ -55,7 +55,8 @@ def export_state(
     if isinstance(generator, StyleGANGenerator):
         raise ConfigError(
             explain("--to nvidia-state, and a StyleGAN (v1)", "a StyleGAN2 or StyleGAN3: NVIDIA's "
-                    "PyTorch code has no StyleGAN (v1)", "export with --to genforce")
+                    "PyTorch code has no StyleGAN (v1)",
+                    "export with --to safetensors, onnx or torch-export, which take any generator")
         )  # fmt: skip
     a = generator.architecture
     arguments: dict[str, Any] = {theirs: a[ours] for ours, theirs in SHARED.items()}
