@@ -152,7 +152,7 @@ def test_refusals(tmp_path):
             function(tmp_path / "x", *given)
 
     first = StyleGANGenerator(**FIRST)
-    refused("and a StyleGAN .v1.; .*export with --to genforce", plain.write_nvidia, first)
+    refused("and a StyleGAN .v1.; .*export with --to safetensors", plain.write_nvidia, first)
     refused("--to genforce, and a StyleGAN2Generator", plain.write_genforce, tiny())
     mixed = StyleGANGenerator(**FIRST | {"final_tanh": False})
     refused("layerwise=True, final_tanh=False; expected both", plain.write_genforce, mixed)

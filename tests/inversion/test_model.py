@@ -19,7 +19,7 @@ def wide():
     """ReStyle for cars: 192 x 256 px of a 512-px generator."""
     torch.manual_seed(0)
     generator = stylegan2(512, shape=SHAPE)
-    model = model_of("ReStyleEncoder", generator, trunk="ir_se_small", input_size=[192, 256])
+    model = model_of("ReStyleResNetEncoder", generator, input_size=[192, 256])
     model.refinements = 2
     return model
 
