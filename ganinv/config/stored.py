@@ -216,8 +216,10 @@ def stored_generator(cfg: StoredConfig) -> bool:
 
 def without_start(node: Any) -> Any:
     """An encoder's config without the weights that its training started from."""
-    has = isinstance(node, dict) and "trunk_weights" in node
-    return node | {"trunk_weights": None} if has else node
+    if not isinstance(node, dict):
+        return node
+    kept = {key: value for key, value in node.items() if key != "weights"}
+    return kept | {"trunk_weights": None} if "trunk_weights" in kept else kept
 
 
 def shown(value: object) -> str:

@@ -11,10 +11,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.importer.load import load_generator, read_torch_file
 from ganinv.generator.importer.nvidia import is_pickle
 from ganinv.interop import bundle, imported
-from ganinv.interop.encoder import close_heads
+from ganinv.interop.encoder import close_heads, without_start_word
 from ganinv.inversion.model import Model
 from ganinv.method.base import Method
 from ganinv.method.gan import GAN
@@ -140,6 +137,7 @@ def _of_training(trained: Trained, path: Path) -> Opened:
         words = f"StyleGAN2 of {average.resolution} px trained by GAN, {words}"
         return Opened(path, average, name, words, config, trained.images_seen)
     node = dict(config.get("encoder") or {})
+    node.pop("weights", None)  # what E went on from
     kind = str(node.pop("_target_", "")).rpartition(".")[2]
     if not isinstance(method, EncoderMethod) or not method.inverts:
         raise ConfigError(
@@ -192,7 +190,7 @@ def load_trained(
     cfg = StoredConfig(provenance.pop("config", None), path)
     if generator_weights is not None and stored_generator(cfg):
         cfg["generator"]["weights"] = str(generator_weights)
-    with _without_start():
+    with without_start_word():
         frozen = build_part(cfg, "generator") if stored_generator(cfg) else None
         check_networks(cfg, frozen, checkpoint["state_dict"])
         method = build_method(cfg, frozen or build_part(cfg, "generator"), training=False)
@@ -200,15 +198,3 @@ def load_trained(
     method.load_state_dict(checkpoint["state_dict"], strict=False)
     method.eval().requires_grad_(False).to(device)
     return Trained(cfg, method, checkpoint["images_seen"], provenance)
-
-
-@contextmanager
-def _without_start() -> Iterator[None]:
-    """What networks would have started from is of no interest: the checkpoint fills them."""
-    log = logging.getLogger("ganinv.backbone")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
