@@ -25,7 +25,7 @@ from ganinv.core.safe.io import read_safetensors, sha256_file
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.importer.load import load_generator, read_torch_file
 from ganinv.generator.importer.nvidia import is_pickle
-from ganinv.interop import bundle, imported
+from ganinv.interop import bundle, feature, imported
 from ganinv.interop.encoder import close_heads, without_start_word
 from ganinv.inversion.model import Model
 from ganinv.method.base import Method
@@ -99,6 +99,8 @@ def open_model(
         words = f"{model.kind} with its generator, from a checkpoint of released code"
         name = imported.dataset_type(content)
         return Opened(path, model, "released code", words, dataset_type=name)
+    if feature.is_base_code(content):
+        raise _no_codes(path)
     if imported.is_idinvert(content):
         if weights is None:
             raise ConfigError(
@@ -112,8 +114,18 @@ def open_model(
     return _generator(path)
 
 
+def _no_codes(path: Path) -> ConfigError:
+    return ConfigError(
+        explain(f"{path}, BDInvert's base-code encoder, which gives f and no codes",
+                "a model with an encoder to W+, or a generator",
+                f"train it further: method=bdinvert encoder.weights={path}")
+    )  # fmt: skip
+
+
 def _safetensors(path: Path, weights: str | None) -> Opened:
     _, metadata = read_safetensors(path)
+    if metadata.get("format") == "ganinv-encoder":
+        raise _no_codes(path)
     if metadata.get("format") != bundle.FORMAT:
         return _generator(path)
     model, origin = bundle.load(path, weights)

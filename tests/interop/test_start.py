@@ -3,14 +3,16 @@
 import pytest
 import torch
 
+from ganinv.cli.main import main
 from ganinv.config.build import build_method
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.core.safe.io import sha256_file
 from ganinv.encoder.base_code import BaseCodeEncoder
-from ganinv.evaluation.open import load_trained
+from ganinv.evaluation.open import load_trained, open_model
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.generator.importer.load import load_generator
 from ganinv.interop import bundle, official, plain
+from ganinv.interop.feature import base_code
 from ganinv.interop.start import start_from
 from tests.golden_tools import case
 from tests.interop.models import TINY, model_of, stylegan2, tiny
@@ -41,20 +43,17 @@ def test_every_file_of_an_encoder(tmp_path):
 
 
 def test_bdinvert_s_released_encoder_and_what_import_makes_of_it(tmp_path):
-    from ganinv.cli.main import main
-
     state = case("bdinvert_base_encoder_64_8").state()
     torch.save({"encoder": state}, tmp_path / "base.pth")
     assert main(["import", str(tmp_path / "base.pth"), "--out", str(tmp_path)]) == 0
-    ctor = case("bdinvert_base_encoder_64_8").ctor
-    from ganinv.interop.feature import base_code
-
     architecture, _ = base_code({"encoder": state})
     for name in ("base.pth", "base.safetensors"):
         encoder = BaseCodeEncoder(side=8, **architecture)
         start_from(encoder, str(tmp_path / name))
         found = encoder.state_dict()
-        assert ctor is not None and all(torch.equal(found[key], state[key]) for key in found)
+        assert all(torch.equal(found[key], state[key]) for key in found)
+        with pytest.raises(ConfigError, match="which gives f and no codes.*encoder.weights="):
+            open_model(tmp_path / name)
 
 
 def test_refusals(tmp_path):
