@@ -57,7 +57,7 @@ def test_a_wide_restyle_reads_the_middle_and_not_a_squashed_image_everywhere(wid
     expected = by_hand(wide, s)
     squashed = torch.nn.functional.adaptive_avg_pool2d(wide.render(expected), (192, 256))
     assert (squashed - wide.render(expected, (192, 256))).abs().mean() > 0.01  # the two differ
-    close = {"rtol": 1e-4, "atol": 1e-4}
+    close = {"rtol": 1e-3, "atol": 1e-3}  # codes of the wrong image differ by far more
     torch.testing.assert_close(wide.encode(s), expected, **close)
     method = training(wide)
     torch.testing.assert_close(method.encode(s), expected, **close)
