@@ -16,7 +16,7 @@ from torch import nn
 from ganinv import __version__
 from ganinv.config.check import check_precision
 from ganinv.config.instantiate import instantiate
-from ganinv.config.stored import StoredConfig, build_stored, without_start
+from ganinv.config.stored import StoredConfig, build_stored
 from ganinv.core.errors import ConfigError, WeightsError, explain
 from ganinv.interop.encoder import without_start_word
 from ganinv.interop.start import start_from
@@ -35,8 +35,7 @@ def build_part(cfg: Config, group: str, **parts: Any) -> Any:
         WeightsError: a file's config names something else than ganinv's own.
     """
     if isinstance(cfg, StoredConfig):
-        node = without_start(cfg.get(group)) if group == "encoder" else cfg.get(group)
-        return build_stored(group, node, cfg.source, **parts)
+        return build_stored(group, cfg.get(group), cfg.source, **parts)
     return instantiate(cfg[group], **parts)
 
 

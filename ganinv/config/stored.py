@@ -124,6 +124,8 @@ def _checked(
     for key, value in node.items():
         if key == "_target_" or (key in HYDRA and type(value) is HYDRA[key]):
             continue
+        if group == "encoder" and key == "weights" and type(value) in (str, type(None)):
+            continue  # what the training went on from: the checkpoint has its own
         if key not in known:
             _refuse(source, f"{path}.{key}", f"an argument of {constructor.__qualname__}")
         fault = fault_of(key, value, known[key].annotation)
@@ -216,10 +218,8 @@ def stored_generator(cfg: StoredConfig) -> bool:
 
 def without_start(node: Any) -> Any:
     """An encoder's config without the weights that its training started from."""
-    if not isinstance(node, dict):
-        return node
-    kept = {key: value for key, value in node.items() if key != "weights"}
-    return kept | {"trunk_weights": None} if "trunk_weights" in kept else kept
+    has = isinstance(node, dict) and "trunk_weights" in node
+    return node | {"trunk_weights": None} if has else node
 
 
 def shown(value: object) -> str:

@@ -284,7 +284,7 @@ class SynthesisNetwork(nn.Module):
             )
         if weights:
             return synthesize_changed(self, wp, weights, f, noise)
-        source, image, x = NoiseSource(noise, seeds, self, len(wp)), None, None
+        source, image, x = NoiseSource(noise, seeds, self, wp.shape[0]), None, None
         start = 4 if f is None else self._block_of(f)
         for r in self.block_sizes[self.block_sizes.index(start) :]:
             block, k = getattr(self, f"b{r}"), 2 * int(math.log2(r))

@@ -309,7 +309,7 @@ class SynthesisNetwork(nn.Module):
             ValueError: wp has other than L rows of D; an f; maps or an unknown mode of noise;
                 weights of other names.
         """
-        NoiseSource(noise, seeds, self, len(wp))
+        NoiseSource(noise, seeds, self, wp.shape[0])
         if f is not None:
             raise ValueError(
                 f"f of shape {tuple(f.shape)} for a StyleGAN3; expected no f: its layers have no "

@@ -20,7 +20,7 @@ from ganinv.evaluation.measure import Stopwatch
 from ganinv.evaluation.open import load_trained
 from ganinv.evaluation.output import _seconds
 from ganinv.interop import official
-from tests.interop.models import WIDE, model_of, stylegan2
+from tests.interop.models import model_of, stylegan2
 from tests.runs import ROOT, overrides, run, tiny_generator_file
 
 
@@ -159,7 +159,7 @@ def test_a_bundle_stands_in_the_same_table(checkpoint, assets, tmp_path):
 
 def test_a_released_checkpoint_is_evaluated_on_the_dataset_that_is_named(tmp_path):
     """pSp's own file on samples of its generator: the numbers are its reconstructions'."""
-    model = model_of("WEncoder", stylegan2(64, shape=WIDE | {"channel_base": 512}))
+    model = model_of("WEncoder", stylegan2(8))
     official.write(tmp_path / "psp.pt", model, "psp")
     given = f"checkpoint={tmp_path / 'psp.pt'}"
     with pytest.raises(ConfigError, match="names no dataset; expected dataset=NAME"):
