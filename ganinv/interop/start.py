@@ -44,6 +44,8 @@ def start_from(encoder: nn.Module, path: str) -> None:
                     "check the path, or set encoder.weights=null to train from the start")
         )  # fmt: skip
     kind, state = read_encoder(file)
+    if isinstance(layers := getattr(encoder, "num_ws", None), int):
+        state = imported.trimmed(state, layers)
     if kind != type(encoder).__name__:
         raise WeightsError(
             explain(f"encoder.weights={path}, a {kind}", f"a {type(encoder).__name__}, the class "
