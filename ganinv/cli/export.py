@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--dataset-type", metavar="NAME", help="psp, e4e, restyle: what their scripts shall take "
-        "the images for, e.g. church_encode; default by the size of the images",
+        "the images for, e.g. church_encode; default what they were imported as, else by the size",
     )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -104,7 +104,7 @@ def write(opened: Opened, to: str, out: Path, dataset_type: str | None) -> list[
     if to == "safetensors":
         if out.suffix != ".safetensors":
             raise ConfigError(f"--out {out}; expected a name that ends in .safetensors")
-        bundle.write(out, model, opened.config)
+        bundle.write(out, model, opened.config, opened.dataset_type)
     else:
-        official.write(out, model, to, dataset_type)
+        official.write(out, model, to, dataset_type, opened.dataset_type)
     return [out]

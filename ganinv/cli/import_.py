@@ -119,7 +119,7 @@ def _network(file: Path, out: Path, generator: Path | None) -> Written:
     if imported.is_official(content):
         model = imported.read(content)
         model.G.source, model.G.sha256 = str(file), sha256_file(file)
-        return _model(model, file, out)
+        return _model(model, file, out, imported.dataset_type(content))
     if imported.is_idinvert(content):
         if generator is None:
             raise ConfigError(
@@ -155,7 +155,7 @@ def _base_code(file: Path, out: Path, content: dict[str, Any]) -> Written:
     return [(path, f"BDInvert's base-code encoder, {json.dumps(architecture)}")]
 
 
-def _model(model: Model, file: Path, out: Path) -> Written:
+def _model(model: Model, file: Path, out: Path, dataset_type: str | None = None) -> Written:
     """The generator in a file of its own, and a bundle of the encoder that names it."""
     from ganinv.core.safe.io import sha256_file
     from ganinv.generator.importer.bundle import save_bundle
@@ -166,7 +166,7 @@ def _model(model: Model, file: Path, out: Path) -> Written:
     generator = model.G
     save_bundle(beside, generator, _recipe(generator), half=False)
     generator.source, generator.sha256 = beside.name, sha256_file(beside)
-    bundle.write(path, model)
+    bundle.write(path, model, dataset_type=dataset_type)
     height, width = model.input_size
     words = f"{model.kind} for {height} x {width} px, num_ws {model.num_ws}"
     return [(beside, _words(generator)), (path, f"{words}; ganinv.load opens it")]

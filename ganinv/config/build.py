@@ -7,17 +7,19 @@ class) or what a file holds (`StoredConfig`: ganinv's own constructors alone, `s
 from __future__ import annotations
 
 import inspect
-from functools import partial
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from ganinv import __version__
 from ganinv.config.check import check_precision
 from ganinv.config.instantiate import instantiate
 from ganinv.config.stored import StoredConfig, build_stored
 from ganinv.core.errors import ConfigError, WeightsError, explain
+from ganinv.interop.encoder import without_start_word
+from ganinv.interop.start import start_from
 from ganinv.loss.term import Terms
 from ganinv.method.base import Method
 from ganinv.task.image import Image
@@ -51,12 +53,7 @@ def build_method(cfg: Config, generator: torch.nn.Module, *, training: bool = Tr
         check_precision(cfg.trainer.precision)
     parts: dict[str, Any] = {"generator": generator, "optimizer": build_part(cfg, "optimizer")}
     if "encoder" in cfg:
-        encoder = build_part(cfg, "encoder", _partial_=True)
-        if not training and "trunk_weights" in encoder.keywords:
-            encoder = partial(encoder, trunk_weights=None)
-        known = {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
-        wanted = inspect.signature(encoder.func).parameters
-        parts["encoder"] = encoder(**{k: v for k, v in known.items() if k in wanted})
+        parts["encoder"] = _build_encoder(cfg, generator, training=training)
         parts["task"] = build_part(cfg, "task")
     elif type(task := build_part(cfg, "task")) is not Image:
         raise ConfigError(
@@ -85,6 +82,29 @@ def build_method(cfg: Config, generator: torch.nn.Module, *, training: bool = Tr
         "generator_sha256": getattr(generator, "sha256", None),
     }
     return method
+
+
+def _build_encoder(cfg: Config, generator: Any, *, training: bool) -> nn.Module:
+    """E; in training with the weights that it goes on from, if `encoder.weights` names any."""
+    make = build_part(cfg, "encoder", _partial_=True)
+    arguments = dict(make.keywords)
+    weights = arguments.pop("weights", None)
+    if "trunk_weights" in arguments and (weights is not None or not training):
+        arguments["trunk_weights"] = None  # the file fills the trunk too
+    known = {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
+    wanted = inspect.signature(make.func).parameters
+    arguments |= {k: v for k, v in known.items() if k in wanted}
+    if weights is None or not training:
+        return make.func(**arguments)  # type: ignore[no-any-return]
+    if cfg["method"].get("init_std_scale") is not None:
+        raise ConfigError(
+            explain("encoder.weights with method.init_std_scale", "one of them: either says how "
+                    "codes start", "set method.init_std_scale=null")
+        )  # fmt: skip
+    with without_start_word():
+        encoder: nn.Module = make.func(**arguments)
+    start_from(encoder, str(weights))
+    return encoder
 
 
 def build_data(cfg: Config, task: Task, **options: Any) -> Any:

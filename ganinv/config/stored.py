@@ -124,6 +124,8 @@ def _checked(
     for key, value in node.items():
         if key == "_target_" or (key in HYDRA and type(value) is HYDRA[key]):
             continue
+        if group == "encoder" and key == "weights" and type(value) in (str, type(None)):
+            continue  # what the training went on from: the checkpoint has its own
         if key not in known:
             _refuse(source, f"{path}.{key}", f"an argument of {constructor.__qualname__}")
         fault = fault_of(key, value, known[key].annotation)

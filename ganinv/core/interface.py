@@ -47,10 +47,11 @@ class Synthesis(Protocol):
         self,
         wp: Tensor,
         f: Tensor | None = None,
-        noise: Noise = "const",
+        noise: Noise | Map[str, Tensor] = "const",
         seeds: Sequence[int] | None = None,
+        weights: Map[str, Tensor] | None = None,
     ) -> Tensor:
-        """Synthesise."""
+        """Synthesise; `noise` and `weights` as in `Inversion`."""
         ...
 
 

@@ -68,7 +68,7 @@ class DiscriminatorBlock(nn.Module):
         if img_channels is not None:
             self.fromrgb = Conv2d(img_channels, ci, 1, clamp=clamp)
         self.from_image = img_channels is not None
-        # the clamp of NVIDIA's layer scales with its gain, so it commutes with it
+        # NVIDIA's layer multiplies gain and clamp by `gain` alike: clamped first, as here
         self.conv0 = Conv2d(ci, ci, 3, clamp=clamp)
         self.conv1 = Conv2d(ci, co, 3, down=2, clamp=clamp, gain=math.sqrt(0.5))
         self.skip = Conv2d(ci, co, 1, act="linear", down=2, bias=False, gain=math.sqrt(0.5))
@@ -122,7 +122,7 @@ class StyleGAN2Discriminator(nn.Module):
         img_channels: 3 for RGB.
         channel_base: the block at R has min(channel_base / R, channel_max) channels.
         channel_max: see there; also the width of the label embedding's projection.
-        conv_clamp: largest magnitude of an activation before its gain; None for no clamp.
+        conv_clamp: largest magnitude of an activation, after its gain; None for no clamp.
         mbstd_group_size: images over which the minibatch standard deviation is taken.
     """
 

@@ -11,10 +11,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +25,8 @@ from ganinv.core.safe.io import read_safetensors, sha256_file
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.importer.load import load_generator, read_torch_file
 from ganinv.generator.importer.nvidia import is_pickle
-from ganinv.interop import bundle, imported
-from ganinv.interop.encoder import close_heads
+from ganinv.interop import bundle, feature, imported
+from ganinv.interop.encoder import close_heads, without_start_word
 from ganinv.inversion.model import Model
 from ganinv.method.base import Method
 from ganinv.method.gan import GAN
@@ -47,6 +44,7 @@ class Opened:
     words: str  # a sentence on what it is
     config: dict[str, Any] = field(default_factory=dict)  # of the training run, where there is one
     images_seen: int | None = None  # by that run
+    dataset_type: str | None = None  # what a released checkpoint calls its images
 
     @property
     def generator(self) -> AnyGenerator:
@@ -99,7 +97,10 @@ def open_model(
         model = imported.read(content)
         model.G.source, model.G.sha256 = str(path), sha256_file(path)
         words = f"{model.kind} with its generator, from a checkpoint of released code"
-        return Opened(path, model, "released code", words)
+        name = imported.dataset_type(content)
+        return Opened(path, model, "released code", words, dataset_type=name)
+    if feature.is_base_code(content):
+        raise _no_codes(path)
     if imported.is_idinvert(content):
         if weights is None:
             raise ConfigError(
@@ -113,12 +114,22 @@ def open_model(
     return _generator(path)
 
 
+def _no_codes(path: Path) -> ConfigError:
+    return ConfigError(
+        explain(f"{path}, BDInvert's base-code encoder, which gives f and no codes",
+                "a model with an encoder to W+, or a generator",
+                f"train it further: method=bdinvert encoder.weights={path}")
+    )  # fmt: skip
+
+
 def _safetensors(path: Path, weights: str | None) -> Opened:
     _, metadata = read_safetensors(path)
+    if metadata.get("format") == "ganinv-encoder":
+        raise _no_codes(path)
     if metadata.get("format") != bundle.FORMAT:
         return _generator(path)
-    model, config = bundle.load(path, weights)
-    return Opened(path, model, "bundle", f"{model.kind}, a bundle", config)
+    model, origin = bundle.load(path, weights)
+    return Opened(path, model, "bundle", f"{model.kind}, a bundle", **origin)
 
 
 def _generator(path: Path) -> Opened:
@@ -138,6 +149,7 @@ def _of_training(trained: Trained, path: Path) -> Opened:
         words = f"StyleGAN2 of {average.resolution} px trained by GAN, {words}"
         return Opened(path, average, name, words, config, trained.images_seen)
     node = dict(config.get("encoder") or {})
+    node.pop("weights", None)  # what E went on from
     kind = str(node.pop("_target_", "")).rpartition(".")[2]
     if not isinstance(method, EncoderMethod) or not method.inverts:
         raise ConfigError(
@@ -190,7 +202,7 @@ def load_trained(
     cfg = StoredConfig(provenance.pop("config", None), path)
     if generator_weights is not None and stored_generator(cfg):
         cfg["generator"]["weights"] = str(generator_weights)
-    with _without_start():
+    with without_start_word():
         frozen = build_part(cfg, "generator") if stored_generator(cfg) else None
         check_networks(cfg, frozen, checkpoint["state_dict"])
         method = build_method(cfg, frozen or build_part(cfg, "generator"), training=False)
@@ -198,15 +210,3 @@ def load_trained(
     method.load_state_dict(checkpoint["state_dict"], strict=False)
     method.eval().requires_grad_(False).to(device)
     return Trained(cfg, method, checkpoint["images_seen"], provenance)
-
-
-@contextmanager
-def _without_start() -> Iterator[None]:
-    """What networks would have started from is of no interest: the checkpoint fills them."""
-    log = logging.getLogger("ganinv.backbone")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)

@@ -26,7 +26,7 @@ network is fully grown (lod 0); noise may be seeded image by image.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from ganinv.core.interface import Noise
 from ganinv.core.latent import num_ws
 from ganinv.core.op import Dense, full, setup_filter, upfirdn2d
+from ganinv.generator.per_image import NoiseMaps, synthesize_changed
 from ganinv.generator.stylegan2 import NoiseSource, normalize
 
 FUSED_FROM = 128  # px: from here on, upsampling and convolution are one transposed convolution
@@ -225,8 +226,9 @@ class SynthesisNetwork(nn.Module):
         self,
         wp: Tensor,
         f: Tensor | None = None,
-        noise: Noise = "const",
+        noise: Noise | NoiseMaps = "const",
         seeds: Sequence[int] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Synthesise.
 
@@ -236,16 +238,20 @@ class SynthesisNetwork(nn.Module):
                 rows of wp below 2*log2(h) - 4 are then not read.
             noise: see `NoiseSource`.
             seeds: see `NoiseSource`.
+            weights: changes of the weights, image by image: see `generator/per_image.py`.
 
         Raises:
-            ValueError: wp has other than L rows of D, or f fits no block.
+            ValueError: wp has other than L rows of D, f fits no block, or noise or weights name
+                what the network does not have.
         """
         if wp.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(
                 f"wp of shape {tuple(wp.shape)}; expected [B,{self.num_ws},{self.w_dim}] for this "
                 f"{self.resolution} px generator"
             )
-        source, x = NoiseSource(noise, seeds), None
+        if weights:
+            return synthesize_changed(self, wp, weights, f, noise)
+        source, x = NoiseSource(noise, seeds, self, wp.shape[0]), None
         start = 4 if f is None else self._block_of(f)
         for r in self.block_sizes[self.block_sizes.index(start) :]:
             block, k = getattr(self, f"b{r}"), 2 * int(math.log2(r))

@@ -20,7 +20,7 @@ image.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ganinv.core.interface import Noise
 from ganinv.core.latent import num_ws
 from ganinv.core.op import Dense, bias_act, full, modulated_conv2d, setup_filter, upsample2d
+from ganinv.generator.per_image import NoiseMaps, check_noise, synthesize_changed
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -40,12 +41,25 @@ class NoiseSource:
     """Hands each layer its noise map, per the mode; `seeds` makes the random mode repeatable.
 
     Args:
-        mode: "const" (the stored map), "none", or "random" (N(0,1), new at each call).
+        mode: "const" (the stored map), "none", "random" (N(0,1), new at each call), or maps of each
+            image by the name of G's buffer (`per_image.py`); layers without any have the stored.
         seeds: one integer an image; image i then depends on `seeds[i]` alone, on any device and in
             any batch. None draws from torch's global state.
+        network: the synthesis network, needed with maps.
+        batch: B, likewise.
     """
 
-    def __init__(self, mode: Noise, seeds: Sequence[int] | None) -> None:
+    def __init__(
+        self,
+        mode: Noise | NoiseMaps,
+        seeds: Sequence[int] | None,
+        network: nn.Module | None = None,
+        batch: int = 1,
+    ) -> None:
+        self.maps: dict[int, Tensor] = {}
+        if not isinstance(mode, str):
+            assert network is not None
+            self.maps, mode = check_noise(mode, network, batch), "const"
         if mode not in ("const", "none", "random"):
             raise ValueError(f"noise mode {mode!r}; expected 'const', 'none' or 'random'")
         self.mode = mode
@@ -56,7 +70,7 @@ class NoiseSource:
         if self.mode == "none":
             return None
         if self.mode == "const":
-            return const
+            return self.maps.get(id(const), const)
         size = const.shape
         if self.rows is None:
             return torch.randn(x.shape[0], 1, *size, device=x.device)
@@ -213,7 +227,7 @@ class SynthesisNetwork(nn.Module):
         img_channels: 3 for RGB.
         channel_base: the block at R has min(channel_base / R, channel_max) channels.
         channel_max: see there.
-        conv_clamp: largest magnitude of an activation before its gain; None for no clamp.
+        conv_clamp: largest magnitude of an activation, after its gain; None for no clamp.
     """
 
     def __init__(
@@ -245,8 +259,9 @@ class SynthesisNetwork(nn.Module):
         self,
         wp: Tensor,
         f: Tensor | None = None,
-        noise: Noise = "const",
+        noise: Noise | NoiseMaps = "const",
         seeds: Sequence[int] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Synthesise.
 
@@ -256,16 +271,20 @@ class SynthesisNetwork(nn.Module):
                 2*log2(h) - 4 are then not read.
             noise: see `NoiseSource`.
             seeds: see `NoiseSource`.
+            weights: changes of the weights, image by image: see `generator/per_image.py`.
 
         Raises:
-            ValueError: wp has other than L rows of D, or f fits no block.
+            ValueError: wp has other than L rows of D, f fits no block, or noise or weights name
+                what the network does not have.
         """
         if wp.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(
                 f"wp of shape {tuple(wp.shape)}; expected [B,{self.num_ws},{self.w_dim}] for this "
                 f"{self.resolution} px generator"
             )
-        source, image, x = NoiseSource(noise, seeds), None, None
+        if weights:
+            return synthesize_changed(self, wp, weights, f, noise)
+        source, image, x = NoiseSource(noise, seeds, self, wp.shape[0]), None, None
         start = 4 if f is None else self._block_of(f)
         for r in self.block_sizes[self.block_sizes.index(start) :]:
             block, k = getattr(self, f"b{r}"), 2 * int(math.log2(r))

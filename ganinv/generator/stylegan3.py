@@ -23,7 +23,7 @@ mode.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from ganinv.core.interface import Noise
 from ganinv.core.op import Dense, full
 from ganinv.core.op.filtered_lrelu import filtered_lrelu, lowpass_filter
+from ganinv.generator.per_image import NoiseMaps, synthesize_changed
 from ganinv.generator.stylegan2 import MappingNetwork, NoiseSource
 
 FIRST_CUTOFF, FIRST_STOPBAND = 2.0, 2**2.1  # cycles over the canvas, of the Fourier features
@@ -291,21 +292,24 @@ class SynthesisNetwork(nn.Module):
         self,
         wp: Tensor,
         f: Tensor | None = None,
-        noise: Noise = "const",
+        noise: Noise | NoiseMaps = "const",
         seeds: Sequence[int] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Synthesise.
 
         Args:
             wp: [B,L,D].
             f: must be None.
-            noise: any mode; there is no noise input.
+            noise: any mode, but no maps; there is no noise input.
             seeds: not used, for the same reason.
+            weights: changes of the weights, image by image: see `generator/per_image.py`.
 
         Raises:
-            ValueError: wp has other than L rows of D; an f; an unknown noise mode.
+            ValueError: wp has other than L rows of D; an f; maps or an unknown mode of noise;
+                weights of other names.
         """
-        NoiseSource(noise, seeds)
+        NoiseSource(noise, seeds, self, wp.shape[0])
         if f is not None:
             raise ValueError(
                 f"f of shape {tuple(f.shape)} for a StyleGAN3; expected no f: its layers have no "
@@ -316,6 +320,8 @@ class SynthesisNetwork(nn.Module):
                 f"wp of shape {tuple(wp.shape)}; expected [B,{self.num_ws},{self.w_dim}] for this "
                 f"{self.resolution} px generator"
             )
+        if weights:
+            return synthesize_changed(self, wp, weights, f, noise)
         x = self.input(wp[:, 0])
         for i, name in enumerate(self.layer_names):
             x = getattr(self, name)(x, wp[:, i + 1])

@@ -22,7 +22,7 @@ import torch
 
 from ganinv import __version__
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explain
-from ganinv.core.safe.io import read_safetensors, write_safetensors
+from ganinv.core.safe.io import read_safetensors, sha256_file, write_safetensors
 from ganinv.generator.importer.bundle import KINDS, AnyGenerator
 from ganinv.generator.importer.load import load_generator
 from ganinv.interop import task
@@ -60,20 +60,26 @@ def generator_facts(generator: AnyGenerator) -> dict[str, Any]:
     return {
         "kind": type(generator).__name__,
         "architecture": generator.architecture,
-        "source": generator.source,
+        "source": _lasting(generator.source),
         "sha256": generator.sha256,
         "num_ws": generator.num_ws,
         "resolution": generator.resolution,
     }
 
 
-def write(path: Path, model: Model, config: Mapping[str, Any] | None = None) -> None:
+def write(
+    path: Path,
+    model: Model,
+    config: Mapping[str, Any] | None = None,
+    dataset_type: str | None = None,
+) -> None:
     """Write the bundle, atomically.
 
     Args:
         path: of the file.
         model: what to write.
         config: the resolved config of the training run, where there is one.
+        dataset_type: what the released checkpoint called the images from which it was imported.
 
     Raises:
         ConfigError: an encoder or a generator of a class that a bundle has no name for.
@@ -89,13 +95,15 @@ def write(path: Path, model: Model, config: Mapping[str, Any] | None = None) -> 
         raise WeightsError("a generator that came from no file; save it and load that file first")
     tensors = {f"encoder.{key}": value for key, value in model.E.state_dict().items()}
     metadata = {"format": FORMAT, **facts(model), "config": dict(config or {})}
+    metadata["dataset_type"] = dataset_type
     write_safetensors(path, tensors, metadata)
 
 
 def load(
     path: str | Path, generator_weights: str | Path | None = None, device: str = "cpu"
 ) -> tuple[Model, dict[str, Any]]:
-    """The model of a bundle, frozen, and the config of its training run, {} where it has none.
+    """The model of a bundle, frozen, and where it is from: `config` of its training run, {} where
+    it has none, and `dataset_type` of the released checkpoint, None where it was none.
 
     Args:
         path: of the bundle.
@@ -138,15 +146,19 @@ def load(
     )
     if channels != model.input_nc or (kind in ITERATIVE) != (refinements > 0):
         raise WeightsError(f"{path} describes an encoder of {channels} channels for another task")
-    return model.freeze().to(device), dict(metadata.get("config") or {})
+    config, name = metadata.get("config"), metadata.get("dataset_type")
+    origin = {
+        "config": config if isinstance(config, dict) else {},
+        "dataset_type": name if isinstance(name, str) else None,
+    }
+    return model.freeze().to(device), origin
 
 
 def _generator(
     bundle: Path, given: str | Path | None, source: str | None, sha256: str | None
 ) -> AnyGenerator:
     """The generator with this sha256."""
-    beside = bundle.parent / Path(source or "").name
-    weights = str(given) if given is not None else str(beside if beside.is_file() else source)
+    weights = str(given) if given is not None else _found(bundle, str(source), sha256)
     try:
         generator = load_generator(weights=weights, resolution=None, kind=None, origin=None)
     except WeightsMissing as error:
@@ -163,3 +175,19 @@ def _generator(
                     "pass that file (generator_weights=FILE, --generator FILE)")
         )  # fmt: skip
     return generator
+
+
+def _lasting(source: str | None) -> str | None:
+    """A path that commands typed in another folder find too; the name of a shipped generator, or
+    of a file that is written beside the bundle, as it is."""
+    path = Path(source or "").expanduser()
+    return str(path.resolve()) if path.is_file() else source
+
+
+def _found(bundle: Path, source: str, sha256: str | None) -> str:
+    """Where the generator is: beside the bundle, at its path seen from the bundle, or where it was;
+    the first place with the right file, else the first with any."""
+    places = [bundle.parent / Path(source).name, bundle.parent / source, Path(source)]
+    there = list(dict.fromkeys(str(place) for place in places if place.is_file()))
+    right = (place for place in there if sha256_file(place) == sha256)
+    return next(right, there[0] if there else source)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ def build_encoder(
     network: nn.Module | None = None
     if fault is None:
         try:
-            with torch.device("meta"), _without_start():  # shapes only: no memory yet
+            with torch.device("meta"), without_start_word():  # shapes only: no memory yet
                 network = constructor(**architecture)
         except (*USER_ERRORS, ArithmeticError, RuntimeError, TypeError) as error:
             fault = str(error)
@@ -102,16 +103,16 @@ def _reasonable(value: Any) -> bool:
     )
 
 
-class _without_start:  # noqa: N801
-    """No word on what the encoder would start from: the file fills it."""
-
-    def __enter__(self) -> None:
-        self.log = logging.getLogger("ganinv.backbone")
-        self.before = self.log.level
-        self.log.setLevel(logging.ERROR)
-
-    def __exit__(self, *error: object) -> None:
-        self.log.setLevel(self.before)
+@contextmanager
+def without_start_word() -> Iterator[None]:
+    """No word on what networks would start from: a file fills them."""
+    log = logging.getLogger("ganinv.backbone")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 @torch.no_grad()

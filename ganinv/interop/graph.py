@@ -146,12 +146,22 @@ def write_onnx(folder: Path, model: Model | AnyGenerator) -> list[Path]:
             )  # fmt: skip
         assert program is not None
         proto = program.model_proto
+        _name_batch(proto.graph)
         for key, value in _facts(model, graph).items():
             proto.metadata_props.add(key=key, value=value)
         path = folder / f"{graph.name}.onnx"
         write_atomic(path, proto.SerializeToString())
         written.append(path)
     return written
+
+
+def _name_batch(graph: Any) -> None:
+    """Call the free axis `batch`; the exporter names it after a symbol of its own."""
+    free = {d.dim_param for v in graph.input for d in v.type.tensor_type.shape.dim if d.dim_param}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in free:
+                dim.dim_param = "batch"
 
 
 def write_programs(folder: Path, model: Model | AnyGenerator) -> list[Path]:

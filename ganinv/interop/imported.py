@@ -78,7 +78,7 @@ def read(content: Mapping[str, Any]) -> Model:
         )  # fmt: skip
     generator = rosinality.import_state(decoder, _average(content.get("latent_avg")))
     generator.eval().requires_grad_(False)
-    state = _trimmed(state, generator.num_ws)
+    state = trimmed(state, generator.num_ws)
     kind = kind_of(state, opts.get("encoder_type"))
     pyramid = "latlayer1.weight" in state
     if pyramid and (kind in RESNET.values() or "n_iters_per_batch" in opts):
@@ -118,7 +118,7 @@ def _refinements(opts: dict[str, Any]) -> int:
     return given if type(given) is int and 0 < given <= MAX_REFINEMENTS else REFINEMENTS
 
 
-def _trimmed(state: dict[str, Tensor], num_ws: int) -> dict[str, Tensor]:
+def trimmed(state: dict[str, Tensor], num_ws: int) -> dict[str, Tensor]:
     """Without the heads of layers that the generator does not have: e4e's released cars encoder
     says 18 for a generator of 16, and its own script leaves out the last two."""
     heads = {key: key.split(".")[1] for key in state if key.startswith("styles.")}
@@ -132,6 +132,13 @@ def _trimmed(state: dict[str, Tensor], num_ws: int) -> dict[str, Tensor]:
 def _start(kind: str, opts: dict[str, Any]) -> bool:
     """ReStyle adds the average whatever `opts` says."""
     return kind.startswith("ReStyle") or bool(opts.get("start_from_latent_avg", True))
+
+
+def dataset_type(content: Mapping[str, Any]) -> str | None:
+    """What a released checkpoint calls its images, where it says so."""
+    opts = content.get("opts")
+    name = opts.get("dataset_type") if isinstance(opts, dict) else None
+    return name if isinstance(name, str) and len(name) < 100 else None
 
 
 def _part(state: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:

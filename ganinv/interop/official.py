@@ -94,20 +94,24 @@ TARGETS = {
 }  # fmt: skip
 
 
-def content(model: Model, name: str, dataset_type: str | None = None) -> dict[str, Any]:
+def content(
+    model: Model, name: str, dataset_type: str | None = None, was: str | None = None
+) -> dict[str, Any]:
     """The dictionary of the file, nothing copied that need not be.
 
     Args:
         model: what to write.
         name: a key of TARGETS.
-        dataset_type: what the target's scripts call the images; None chooses by their size.
+        dataset_type: what the target's scripts call the images; None takes `was`, if the target
+            knows it and it is of the model's image size, else chooses by the size.
+        was: what the released checkpoint called them from which the model was imported.
 
     Raises:
         ConfigError: a model that the target cannot represent; says why.
     """
     target = TARGETS[name]
     refuse(model, name)
-    dataset_type = _dataset_type(model, name, dataset_type)
+    dataset_type = _dataset_type(model, name, dataset_type, was)
     generator = model.G
     assert isinstance(generator, StyleGAN2Generator)
     state = {f"encoder.{k}": _plain(v) for k, v in model.E.state_dict().items()}
@@ -122,10 +126,12 @@ def content(model: Model, name: str, dataset_type: str | None = None) -> dict[st
     }
 
 
-def write(path: Path, model: Model, name: str, dataset_type: str | None = None) -> None:
+def write(
+    path: Path, model: Model, name: str, dataset_type: str | None = None, was: str | None = None
+) -> None:
     """Write the file, atomically. Arguments and errors as `content`."""
     buffer = io.BytesIO()
-    torch.save(content(model, name, dataset_type), buffer)
+    torch.save(content(model, name, dataset_type, was), buffer)
     write_atomic(path, buffer.getvalue())
 
 
@@ -185,60 +191,65 @@ def refuse(model: Model, name: str) -> None:
     Raises:
         ConfigError: the first reason.
     """
-    target = TARGETS[name]
-    reason = _encoder_fault(model, name) or _generator_fault(model.G)
-    if reason is not None:
+    if (reason := _fault(model, name)) is not None:
         raise ConfigError(
             explain(
                 f"--to {name}, and {reason[0]}",
-                f"{reason[1]}: {target.repository} builds nothing else",
-                reason[2],
+                f"{reason[1]}: {TARGETS[name].repository} builds nothing else",
+                advice(model),
             )
         )
 
 
-Reason = tuple[str, str, str]  # given, expected, to fix
-USE_BUNDLE = "export with --to safetensors, onnx or torch-export, which take any model"
+Reason = tuple[str, str]  # given, expected
+
+
+def advice(model: Model) -> str:
+    """How to export a model: a released code base that opens it, or what takes any model."""
+    fits = next((name for name in TARGETS if _fault(model, name) is None), None)
+    if fits is not None:
+        return f"export with --to {fits}"
+    return "export with --to safetensors, onnx or torch-export, which take any model"
+
+
+def _fault(model: Model, name: str) -> Reason | None:
+    return _encoder_fault(model, name) or _generator_fault(model.G)
 
 
 def _encoder_fault(model: Model, name: str) -> Reason | None:
     target, kind = TARGETS[name], model.kind
     if kind not in target.encoders:
-        others = [other for other in TARGETS if kind in TARGETS[other].encoders]
-        todo = f"export with --to {others[0]}" if others else USE_BUNDLE
         return (
             f"an encoder of class {kind}, which has no class there (relabelled, it would load and "
             "give other codes)",
             f"one of {', '.join(target.encoders)}",
-            todo,
         )
     if (trunk := model.architecture.get("trunk", "ir_se50")) != "ir_se50":
-        return f"an encoder on the trunk {trunk}", "the trunk ir_se50", USE_BUNDLE
+        return f"an encoder on the trunk {trunk}", "the trunk ir_se50"
     if target.wide is None and model.input_size != (256, 256):
         height, width = model.input_size
-        return f"images of {height} x {width} px", "256 x 256 px", USE_BUNDLE
+        return f"images of {height} x {width} px", "256 x 256 px"
     if name != "psp" and model.task.channels != 3:
         given = f"an encoder of {model.task.channels} image channels"
-        return given, "3, RGB", "export with --to psp, which takes any number"
+        return given, "3, RGB"
     if name == "restyle" and not model.start_from_w_avg:
-        return "absolute codes (start_from_w_avg: false)", "offsets from the average", USE_BUNDLE
+        return "absolute codes (start_from_w_avg: false)", "offsets from the average"
     return None
 
 
 def _generator_fault(generator: torch.nn.Module) -> Reason | None:
     expected = "an unconditional StyleGAN2 in RGB of up to 1024 px"
     if not isinstance(generator, StyleGAN2Generator):
-        return f"a {type(generator).__name__}", expected, USE_BUNDLE
+        return f"a {type(generator).__name__}", expected
     a = generator.architecture
     if a["c_dim"] or a["img_channels"] != 3 or generator.resolution > MAX_RESOLUTION:
         given = f"c_dim={a['c_dim']}, {a['img_channels']} channels, {generator.resolution} px"
-        return f"a generator of {given}", expected, USE_BUNDLE
+        return f"a generator of {given}", expected
     widths = (a["z_dim"], a["w_dim"], a["mapping_layers"])
     if widths != (WIDTH, WIDTH, MAPPING_LAYERS):
         return (
             "a generator of z_dim={}, w_dim={}, mapping_layers={}".format(*widths),
             f"{WIDTH}, {WIDTH} and {MAPPING_LAYERS}",
-            USE_BUNDLE,
         )
     for size, channels in generator.synthesis.channels.items():
         fixed = min(32768 // size, 512)
@@ -246,14 +257,12 @@ def _generator_fault(generator: torch.nn.Module) -> Reason | None:
             return (
                 f"a generator of {channels} channels at {size} px",
                 f"{fixed} (channel multiplier 2, fixed in the code)",
-                USE_BUNDLE,
             )
     if (difference := clamp_difference(generator)) > CLAMP_TOLERANCE:
         return (
             f"a generator whose conv_clamp={a['conv_clamp']} changes its images (by "
             f"{difference:.1e})",
             "no clamp: the layout has none",
-            USE_BUNDLE,
         )
     return None
 
@@ -272,10 +281,11 @@ def clamp_difference(generator: StyleGAN2Generator) -> float:
     return float((image - other).norm() / image.norm())
 
 
-def _dataset_type(model: Model, name: str, given: str | None) -> str:
-    target = TARGETS[name]
+def _dataset_type(model: Model, name: str, given: str | None, was: str | None) -> str:
+    target, wide = TARGETS[name], model.input_size != (256, 256)
     if given is None:
-        wide = model.input_size != (256, 256)
+        if was is not None and was in target.datasets and (was == target.wide) == wide:
+            return was
         return target.wide if wide and target.wide else target.datasets[0]
     if given not in target.datasets:
         raise ConfigError(

@@ -21,7 +21,10 @@ from ganinv.core.safe.io import write_atomic
 from ganinv.generator.importer import genforce, nvidia_state
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.stylegan import StyleGANGenerator
+from ganinv.interop import official
 from ganinv.inversion.model import Model
+
+FOR_GENERATORS = "export with --to safetensors, onnx or torch-export, which take any generator"
 
 
 def write_nvidia(path: Path, generator: AnyGenerator) -> None:
@@ -37,7 +40,7 @@ def write_genforce(folder: Path, model: Model | AnyGenerator) -> list[Path]:
     """
     generator = model.G if isinstance(model, Model) else model
     expected = "IDInvert's networks: a StyleGAN (v1) and DomainGuidedEncoder"
-    todo = "export with --to psp, e4e, restyle or safetensors"
+    todo = official.advice(model) if isinstance(model, Model) else FOR_GENERATORS
     if not isinstance(generator, StyleGANGenerator):
         given = f"--to genforce, and a {type(generator).__name__}"
         raise ConfigError(explain(given, expected, todo))

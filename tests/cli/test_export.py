@@ -163,6 +163,17 @@ def test_an_official_checkpoint_there_and_back(tmp_path, capsys):
     refused(capsys, words, "import", tmp_path / "mine.pt", "--out", tmp_path / "w")
 
 
+def test_a_church_stays_a_church(tmp_path, capsys):
+    """Through a bundle and directly: opts.dataset_type is what the file said."""
+    model = model_of("WEncoder", stylegan2(8))
+    official.write(tmp_path / "church.pt", model, "e4e", "church_encode")
+    ok(capsys, "import", tmp_path / "church.pt", "--out", tmp_path / "w")
+    for name, source in (("a.pt", "church.pt"), ("b.pt", "w/church.safetensors")):
+        ok(capsys, "export", tmp_path / source, "--to", "e4e", "--out", tmp_path / name)
+        opts = torch.load(tmp_path / name, weights_only=True)["opts"]
+        assert opts["dataset_type"] == "church_encode"
+
+
 def test_nvidia_s_pickle(tmp_path, capsys):
     generator = stylegan2(16, shape=TINY, clamp=256)
     (tmp_path / "g.pkl").write_bytes(dump(content(generator)))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
+from ganinv.discriminator.stylegan2 import Conv2d, StyleGAN2Discriminator
 from ganinv.loss.adversarial import r1_penalty
 from tests.golden_tools import case
 
@@ -67,3 +67,13 @@ def test_refusals():
         tiny(c_dim=3)(torch.zeros(1, 3, 16, 16))
     with pytest.raises(ValueError, match="batch of 6; expected a multiple of mbstd_group_size=4"):
         tiny(mbstd_group_size=4)(torch.zeros(6, 3, 16, 16))
+
+
+def test_the_clamp_is_nvidia_s_also_of_a_layer_with_a_gain():
+    """Their Conv2dLayer: clamp(lrelu(x) * sqrt 2 * gain, conv_clamp * gain); gain sqrt 1/2 in the
+    second convolution of a residual block."""
+    for gain in (1.0, 0.5**0.5):
+        layer = Conv2d(2, 1, 3, clamp=256.0, gain=gain)
+        layer.bias.data.fill_(1000.0)
+        out = layer(torch.randn(1, 2, 8, 8))
+        torch.testing.assert_close(out, torch.full((1, 1, 8, 8), 256 * gain))

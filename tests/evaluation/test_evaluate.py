@@ -12,12 +12,15 @@ from omegaconf import open_dict
 from PIL import Image
 
 from evaluate import evaluate
+from ganinv.cli.main import main
 from ganinv.config.build import build_part
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.evaluation.measure import Stopwatch
 from ganinv.evaluation.open import load_trained
 from ganinv.evaluation.output import _seconds
+from ganinv.interop import official
+from tests.interop.models import model_of, stylegan2
 from tests.runs import ROOT, overrides, run, tiny_generator_file
 
 
@@ -138,6 +141,43 @@ def test_refusals(checkpoint, assets, tmp_path):
     run([*overrides("gan", *assets), f"run_dir={folder}", "trainer.max_kimg=0.004"])
     gan = f"checkpoint={folder / 'checkpoints/last.ckpt'}"
     refused("trained by GAN, .*which has no encoder.*python train.py", gan)
+
+
+def test_a_bundle_stands_in_the_same_table(checkpoint, assets, tmp_path):
+    """The numbers of a training checkpoint and of its bundle are the same; a bundle of no training
+    names no dataset."""
+    common = ("limit=4", "metric=[distortion]")
+    file = tmp_path / "m.safetensors"
+    assert main(["export", str(checkpoint), "--to", "safetensors", "--out", str(file)]) == 0
+    evaluated(f"checkpoint={checkpoint}", *common, f"output={tmp_path / 'a'}")
+    evaluated(f"checkpoint={file}", *common, f"output={tmp_path / 'b'}")
+    first, second = (
+        json.loads((tmp_path / name / "metrics.json").read_text())["rows"][0] for name in "ab"
+    )
+    assert first["mse"] == pytest.approx(second["mse"], rel=1e-4)
+
+
+def test_a_released_checkpoint_is_evaluated_on_the_dataset_that_is_named(tmp_path):
+    """pSp's own file on samples of its generator: the numbers are its reconstructions'."""
+    model = model_of("WEncoder", stylegan2(8))
+    official.write(tmp_path / "psp.pt", model, "psp")
+    given = f"checkpoint={tmp_path / 'psp.pt'}"
+    with pytest.raises(ConfigError, match="names no dataset; expected dataset=NAME"):
+        evaluated(given)
+    words = "a dataset of 64 x 64 px for an encoder of 256 x 256 px"
+    with pytest.raises(ConfigError, match=words):
+        evaluated(given, "dataset=avatars64")
+    evaluated(given, "dataset=synthetic", "dataset.num_test=3", "metric=[distortion]", "seed=5",
+              "batch_size=2")  # fmt: skip
+    (folder,) = (tmp_path / "psp-evaluation").iterdir()
+    content = json.loads((folder / "metrics.json").read_text())
+    assert folder.name == "test-encode" and content["method"] == "released code"
+    assert content["kimg"] is None and content["images"] == 3
+    recipe = {"split": "test", "psi": 0.7, "cutoff": 8, "image_size": (256, 256)}
+    x = model.images({"synthetic": recipe, "position": torch.arange(3)}, seed=5)
+    x_hat = to_unit(to_uint8(model.render(model.encode(x), (256, 256))))
+    mse = (x_hat - x).square().mean().item()
+    assert content["rows"][0]["mse"] == pytest.approx(mse, rel=1e-3)
 
 
 def test_the_first_batch_of_a_process_is_not_timed_unless_it_is_alone():

@@ -14,7 +14,7 @@ from ganinv.editing.boundary import read_boundary
 from ganinv.generator.importer import rosinality
 from ganinv.generator.importer.load import find_discriminator, load_generator
 from ganinv.generator.stylegan2 import StyleGAN2Generator
-from ganinv.interop.imported import _trimmed
+from ganinv.interop.imported import trimmed
 from tests.generator.nvidia_files import content, dump
 
 SMALL = {
@@ -91,7 +91,7 @@ def test_a_discriminator_that_cannot_be_read_is_not_none(tmp_path, generator):
 def test_heads_beyond_the_generator_are_left_out(caplog):
     state = {f"styles.{i}.linear.weight": torch.ones(1) for i in range(18)}
     with caplog.at_level(logging.WARNING):
-        kept = _trimmed({**state, "body.0.x": torch.ones(1)}, 16)
+        kept = trimmed({**state, "body.0.x": torch.ones(1)}, 16)
     assert len(kept) == 17 and "last 2 heads" in caplog.text
 
 

@@ -5,7 +5,7 @@ import torch
 
 from ganinv.core.latent import repeat_w, truncate
 from ganinv.core.op import upsample2d
-from ganinv.generator.stylegan2 import StyleGAN2Generator
+from ganinv.generator.stylegan2 import NoiseSource, StyleGAN2Generator, SynthesisLayer, ToRGB
 from tests.core.test_op import WeightGradients
 from tests.golden_tools import case
 
@@ -171,3 +171,18 @@ def test_refusals(tiny):
         conditional.mapping(torch.zeros(1, 8))
     with pytest.raises(ValueError, match="expected a power of two"):
         StyleGAN2Generator(**{**TINY, "resolution": 48})
+
+
+def test_the_clamp_is_nvidia_s_on_what_leaves_the_layer():
+    """gain = sqrt 2 and clamp = conv_clamp in their SynthesisLayer; ToRGB has the same clamp."""
+    layer = SynthesisLayer(2, 2, w_dim=4, resolution=8, up=1, clamp=256.0)
+    layer.bias.data = torch.tensor([1000.0, -1000.0])  # far beyond what the convolution adds
+    source = NoiseSource("none", None)
+    out = layer(torch.randn(1, 2, 8, 8), torch.randn(1, 4), source)
+    assert torch.equal(out[:, 0], torch.full((1, 8, 8), 256.0))
+    assert torch.equal(out[:, 1], torch.full((1, 8, 8), -256.0))
+    rgb = ToRGB(2, 3, w_dim=4, clamp=256.0)
+    rgb.bias.data.fill_(1000.0)
+    assert torch.equal(
+        rgb(torch.randn(1, 2, 8, 8), torch.randn(1, 4)), torch.full((1, 3, 8, 8), 256.0)
+    )

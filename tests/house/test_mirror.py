@@ -26,6 +26,7 @@ INJECTED = {  # group or nested room -> constructor arguments that only exist at
     "trainer": {"run_dir", "loggers", "batch_size"},
     "logger": {"run_dir", "run_id", "hyperparameters"},
 }
+BUILDER = {"encoder": {"weights"}}  # room -> keys that config/build.py reads itself
 SPECIAL = {"_target_", "_partial_", "_convert_", "_recursive_"}
 FILES = [
     path
@@ -83,7 +84,10 @@ def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
 
 def key_faults(injected: set[str], node: dict[str, Any]) -> Iterator[str]:
     """Keys and injected names are the constructor's parameters; no key has a second default."""
-    target, keys = node["_target_"], set(node) - SPECIAL
+    target, keys = (
+        node["_target_"],
+        set(node) - SPECIAL - BUILDER.get(room_of(node["_target_"]), set()),
+    )
     try:
         parameters = parameters_of(get_object(target))
     except Exception as error:

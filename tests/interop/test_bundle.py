@@ -158,3 +158,24 @@ def test_refusals(saved, tmp_path):
 def test_no_class_but_of_the_list():
     with pytest.raises(WeightsError, match="encoder of class 'os.system'; expected one of Gradual"):
         build_encoder("os.system", {}, {}, "a file")
+
+
+def test_a_relative_generator_is_found_from_any_folder(tmp_path, monkeypatch):
+    """What `generator.weights=weights/g.safetensors` meant where the training was started."""
+    model = tiny()
+    (tmp_path / "start/weights").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "start")
+    save_bundle("weights/g.safetensors", model.G, {}, half=False)
+    model.G.source = "weights/g.safetensors"
+    model.G.sha256 = sha256_file("weights/g.safetensors")
+    bundle.write(tmp_path / "m.safetensors", model)
+    monkeypatch.chdir(tmp_path)
+    assert ganinv.load("m.safetensors").G.sha256 == model.G.sha256
+
+
+def test_a_file_of_the_same_name_beside_the_bundle_does_not_hide_the_right_one(saved, tmp_path):
+    model, path, file = saved
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/m.safetensors").write_bytes(path.read_bytes())
+    save_bundle(tmp_path / "b" / file.name, stylegan2(64, shape=TINY), {})
+    assert ganinv.load(tmp_path / "b/m.safetensors").G.sha256 == model.G.sha256

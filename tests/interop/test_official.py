@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from ganinv.core.errors import ConfigError, WeightsError
+from ganinv.generator.importer import rosinality
 from ganinv.generator.stylegan import StyleGANGenerator
-from ganinv.interop import imported, official
+from ganinv.interop import imported, official, plain
 from tests.golden_tools import GOLDEN, case
-from tests.interop.models import TINY, model_of, shapes_only, stylegan2, tiny
+from tests.interop.models import TINY, WIDE, model_of, shapes_only, stylegan2, tiny
 
 DECODERS = {256: 135, 512: 153, 1024: 171}  # tensors of the generator, counted on the released code
 
@@ -288,3 +289,46 @@ def test_import_refusals():
     refused("encoder_type='ResNetGradual", state_dict=resnet | decoder, opts=pyramids)
     many = {f"encoder.styles.{i}.linear.weight": torch.zeros(1) for i in range(5000)}
     refused("4997 more|unknown styles", state_dict=state | many)
+
+
+def test_cars_with_18_heads_on_a_generator_of_16(tmp_path):
+    """Released encoders for cars have 18 heads; what the last two say is dropped."""
+    shape = WIDE | {"channel_base": 1024}
+    generator = stylegan2(512, shape=shape)
+    whole = model_of("Encoder4Editing", stylegan2(1024, shape=shape), input_size=[192, 256])
+    assert (whole.num_ws, generator.num_ws) == (18, 16)
+    state = {f"encoder.{k}": v for k, v in whole.E.state_dict().items()}
+    state |= {f"decoder.{k}": v for k, v in rosinality.export_state(generator).items()}
+    opts = {"encoder_type": "Encoder4Editing", "dataset_type": "cars_encode"}
+    file = {"state_dict": state, "opts": opts, "latent_avg": torch.zeros(18, 512)}
+    found = imported.read(file)
+    assert found.num_ws == 16 and found.architecture["input_size"] == [192, 256]
+    image = torch.rand(1, 3, 192, 256) * 2 - 1
+    torch.testing.assert_close(found.E(image), whole.E(image)[:, :16])
+
+
+def test_the_name_of_the_images_stays_and_a_new_one_may_be_given():
+    model = model_of("WEncoder", stylegan2(8))
+
+    def named(**more):
+        return official.content(model, "e4e", **more)["opts"]["dataset_type"]
+
+    assert named(was="church_encode") == "church_encode"
+    assert named() == named(was="toonify") == named(was="cars_encode") == "ffhq_encode"
+    assert named(was="church_encode", dataset_type="horse_encode") == "horse_encode"
+
+
+@pytest.mark.parametrize("kind", ["Encoder4Editing", "ReStyleEncoder", "GradualStyleEncoder"])
+def test_the_advice_of_a_refusal_is_no_second_refusal(kind, tmp_path):
+    """Whatever a refusal says to use instead takes the model."""
+    for model in (tiny(kind), shapes_only(kind, 256, input_size=[192, 256])):
+        for to in official.TARGETS:
+            try:
+                official.refuse(model, to)
+            except ConfigError as refusal:
+                _, _, advised = str(refusal).partition("To fix: export with --to ")
+                assert advised
+                if (other := advised.split(" ")[0].rstrip(",")) in official.TARGETS:
+                    official.refuse(model, other)
+    with pytest.raises(ConfigError, match="To fix: export with --to safetensors"):
+        plain.write_genforce(tmp_path / "x", tiny(kind))

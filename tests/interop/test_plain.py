@@ -39,9 +39,57 @@ def test_nvidia_s_keys_of_stylegan2(classes):
         channel_max=metadata["synthesis_kwargs"]["channel_max"], conv_clamp=256,
     )  # fmt: skip
     file = nvidia_state.export_state(generator)
-    assert file["init_kwargs"] == metadata
+    theirs = file["stylegan2_ada"]  # what the golden file's own class was made with
+    assert theirs == {"class": "training.networks.Generator", "init_kwargs": metadata}
+    nested = dict(metadata)
+    flat = nested.pop("synthesis_kwargs")
+    assert file["init_kwargs"] == nested | flat
     assert shapes(file["G_ema"]) == {k: v["shape"] for k, v in golden.spec["state"].items()}
     assert file["class"] == "training.networks_stylegan2.Generator"
+
+
+def ada(
+    z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None
+):
+    """The arguments of training.networks.Generator in stylegan2-ada-pytorch."""
+    return networks_stylegan2_synthesis(**synthesis_kwargs)
+
+
+def stylegan3(z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, **synthesis):
+    """Those of networks_stylegan2.Generator in stylegan3."""
+    return networks_stylegan2_synthesis(**synthesis)
+
+
+def networks_stylegan2_synthesis(
+    channel_base=32768, channel_max=512, num_fp16_res=4, conv_clamp=256, fp16_channels_last=False
+):
+    return channel_base, channel_max, num_fp16_res, conv_clamp
+
+
+def test_each_repository_s_class_takes_its_own_arguments():
+    """As Python binds them; the form of the one repository is refused by the other's class."""
+    file = nvidia_state.export_state(stylegan2(16, shape=TINY, clamp=100))
+    own = TINY["channel_base"], TINY["channel_max"], 0, 100
+    assert stylegan3(**file["init_kwargs"]) == ada(**file["stylegan2_ada"]["init_kwargs"]) == own
+    for maker, arguments in ((ada, file["init_kwargs"]),
+                             (stylegan3, file["stylegan2_ada"]["init_kwargs"])):  # fmt: skip
+        with pytest.raises(TypeError):
+            maker(**arguments)
+    third = nvidia_state.export_state(StyleGAN3Generator(**STYLEGAN3))
+    assert third["class"] == "training.networks_stylegan3.Generator"
+    recorded = case("stylegan3_r_generator_64").ctor
+    assert set(recorded) <= set(third["init_kwargs"]) and "stylegan2_ada" not in third
+
+
+@pytest.mark.parametrize("form", ["stylegan3", "stylegan2_ada"])
+def test_a_file_of_either_repository_is_read(form):
+    generator = stylegan2(16, shape=TINY, clamp=100)
+    file = nvidia_state.export_state(generator)
+    theirs = file.pop("stylegan2_ada")
+    back = nvidia_state.import_state(file if form == "stylegan3" else file | theirs)
+    assert back.architecture == generator.architecture
+    wp = torch.randn(1, generator.num_ws, generator.w_dim)
+    assert torch.equal(back.synthesis(wp), generator.synthesis(wp))
 
 
 def test_nvidia_s_file_comes_back(tmp_path):
@@ -104,7 +152,7 @@ def test_refusals(tmp_path):
             function(tmp_path / "x", *given)
 
     first = StyleGANGenerator(**FIRST)
-    refused("and a StyleGAN .v1.; .*export with --to genforce", plain.write_nvidia, first)
+    refused("and a StyleGAN .v1.; .*export with --to safetensors", plain.write_nvidia, first)
     refused("--to genforce, and a StyleGAN2Generator", plain.write_genforce, tiny())
     mixed = StyleGANGenerator(**FIRST | {"final_tanh": False})
     refused("layerwise=True, final_tanh=False; expected both", plain.write_genforce, mixed)

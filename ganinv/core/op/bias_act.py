@@ -19,13 +19,14 @@ GAIN: dict[str, float] = {"linear": 1.0, "lrelu": math.sqrt(2.0)}
 def bias_act(
     x: Tensor, bias: Tensor | None, act: Activation = "linear", clamp: float | None = None
 ) -> Tensor:
-    """x [B,C,...] + bias [C], activated, times the activation's gain, clamped to +-clamp * gain.
+    """x [B,C,...] + bias [C], activated, times the activation's gain, then clamped to +-clamp.
 
     Args:
         x: [B,C] or [B,C,H,W].
         bias: [C] or None; cast to the type of x.
         act: "linear" (gain 1) or "lrelu" (slope 0.2, gain sqrt 2).
-        clamp: largest magnitude before the gain, None for no clamp.
+        clamp: largest magnitude of the result, None for no clamp. NVIDIA's layers clamp after the
+            gain: an activation of 300 * sqrt 2 leaves a clamp of 256 as 256.
     """
     if bias is not None:
         x = x + bias.to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
@@ -35,5 +36,5 @@ def bias_act(
     if gain != 1.0:
         x = x * gain
     if clamp is not None:
-        x = x.clamp(-clamp * gain, clamp * gain)
+        x = x.clamp(-clamp, clamp)
     return x

@@ -1,13 +1,14 @@
 """NVIDIA's generators as plain tensors and values, written and read: what remains of a `.pkl` when
 its Python source is left out.
 
-    file   {"G_ema": state dict, "class": "training.networks_stylegan2.Generator" or
-           "...stylegan3...", "init_kwargs": {...}}
+    file   {"G_ema": state dict, "class": a class of the repository stylegan3, "init_kwargs": {...},
+            "stylegan2_ada": {"class": ..., "init_kwargs": {...}}, of a StyleGAN2}
 
     G = Generator(**file["init_kwargs"]); G.load_state_dict(file["G_ema"])     with NVIDIA's classes
 
-The state dict's keys are ours; `init_kwargs` are nested as stylegan2-ada-pytorch has them, or flat
-as stylegan3 has them.
+StyleGAN2 has a class in two repositories, with arguments of two forms: stylegan3 takes those of the
+synthesis flat, stylegan2-ada-pytorch in `synthesis_kwargs`. Each is written under its class; a file
+with either is read. The state dict's keys are ours.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.generator.stylegan3 import StyleGAN3Generator
 
+ADA = "training.networks.Generator"  # of stylegan2-ada-pytorch; the others are stylegan3's
 CLASSES: dict[str, type[StyleGAN2Generator] | type[StyleGAN3Generator]] = {
     "training.networks_stylegan2.Generator": StyleGAN2Generator,
     "training.networks_stylegan3.Generator": StyleGAN3Generator,
+    ADA: StyleGAN2Generator,
 }
 SHARED = {  # our argument -> NVIDIA's
     "z_dim": "z_dim",
@@ -52,19 +55,22 @@ def export_state(
     if isinstance(generator, StyleGANGenerator):
         raise ConfigError(
             explain("--to nvidia-state, and a StyleGAN (v1)", "a StyleGAN2 or StyleGAN3: NVIDIA's "
-                    "PyTorch code has no StyleGAN (v1)", "export with --to genforce")
+                    "PyTorch code has no StyleGAN (v1)",
+                    "export with --to safetensors, onnx or torch-export, which take any generator")
         )  # fmt: skip
-    a, nested = generator.architecture, isinstance(generator, StyleGAN2Generator)
+    a = generator.architecture
     arguments: dict[str, Any] = {theirs: a[ours] for ours, theirs in SHARED.items()}
     arguments["mapping_kwargs"] = {"num_layers": a["mapping_layers"]}
     synthesis = {name: a[name] for name in SYNTHESIS[type(generator)]} | {"num_fp16_res": 0}
-    arguments |= {"synthesis_kwargs": synthesis} if nested else synthesis
-    state = generator.state_dict().items()
-    return {
-        "G_ema": {key: value.detach().cpu().contiguous() for key, value in state},
+    content = {
+        "G_ema": {k: v.detach().cpu().contiguous() for k, v in generator.state_dict().items()},
         "class": next(name for name, kind in CLASSES.items() if isinstance(generator, kind)),
-        "init_kwargs": arguments,
+        "init_kwargs": arguments | synthesis,
     }
+    if isinstance(generator, StyleGAN2Generator):
+        nested = arguments | {"synthesis_kwargs": synthesis}
+        content["stylegan2_ada"] = {"class": ADA, "init_kwargs": nested}
+    return content
 
 
 def is_state(content: Mapping[str, Any]) -> bool:
