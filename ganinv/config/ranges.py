@@ -108,6 +108,26 @@ RANGES: dict[str, Range] = {
     "init_std_scale": Range(0, 1e3, above=True),
     "ema_rampup": FACTOR,
     "w_avg_beta": SHARE,
+    # per-image methods
+    "steps": IMAGES,
+    "samples": Range(2, 10**9),
+    "locality_samples": SIZE,
+    "locality_alpha": Range(0, 1e6, above=True),
+    **dict.fromkeys(("ramp_up", "ramp_down", "w_noise_ramp", "floor"), Range(0, 1, above=True)),
+    **dict.fromkeys(
+        (
+            "perceptual_weight",
+            "domain_weight",
+            "base_weight",
+            "p_norm_weight",
+            "locality_weight",
+            "mse_around_weight",
+            "noise_reg",
+            "w_noise",
+            "threshold",
+        ),
+        FACTOR,
+    ),
     # optimizers
     "lr": RATE,
     "clip_norm": Range(0, 1e9, above=True),

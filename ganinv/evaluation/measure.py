@@ -20,6 +20,7 @@ from torch import Tensor
 from ganinv.config.build import build_data
 from ganinv.config.check import check
 from ganinv.config.instantiate import instantiate
+from ganinv.config.inversions import build_inversions
 from ganinv.config.stored import StoredConfig
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_uint8, to_unit
@@ -77,7 +78,7 @@ class Evaluation:
             cfg=cfg,
             opened=opened,
             data=data,
-            inversions={n: instantiate(part, model=model) for n, part in cfg.inversion.items()},
+            inversions=build_inversions(cfg.inversion, model),
             metrics={name: instantiate(part).to(device) for name, part in cfg.metric.items()},
             device=device,
         )

@@ -5,6 +5,8 @@ Source: Zhu et al., arXiv 2004.00049, eq. 4, with phi = relu4_3 of VGG16 (`backb
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,13 @@ class Feature(Term):
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """x_hat, x [B,3,H,W] -> [B]; no gradient reaches the target x."""
-        with torch.no_grad():
-            target = self.backbone(x)
-        return (self.backbone(x_hat) - target).square().flatten(1).mean(1)
+        return self.compare(x_hat, self.remember(x))
+
+    @torch.no_grad()
+    def remember(self, x: Tensor) -> list[Tensor]:
+        """x [B,3,H,W] -> its features [B,...]."""
+        return [self.backbone(x)]
+
+    def compare(self, x_hat: Tensor, remembered: Sequence[Tensor]) -> Tensor:
+        """x_hat [B,3,H,W] against them -> [B]."""
+        return (self.backbone(x_hat) - remembered[0]).square().flatten(1).mean(1)

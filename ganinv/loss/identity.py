@@ -48,6 +48,13 @@ class Identity(Term):
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """x_hat, x [B,3,H,W] -> [B]; no gradient reaches the target x."""
-        with torch.no_grad():
-            target = self.embed(x)
-        return 1 - (self.embed(x_hat) * target).sum(1)
+        return self.compare(x_hat, self.remember(x))
+
+    @torch.no_grad()
+    def remember(self, x: Tensor) -> list[Tensor]:
+        """x [B,3,H,W] -> its features [B,...]."""
+        return [self.embed(x)]
+
+    def compare(self, x_hat: Tensor, remembered: Sequence[Tensor]) -> Tensor:
+        """x_hat [B,3,H,W] against them -> [B]."""
+        return 1 - (self.embed(x_hat) * remembered[0]).sum(1)

@@ -3,13 +3,15 @@
 Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features", arXiv 1801.03924.
 
 Differs from the package in: the ImageNet trunk is read from a local file and never downloaded or
-left random; the linear heads are frozen like the trunk.
+left random; the linear heads are frozen like the trunk; where all features are 0, so is their
+gradient.
 """
 
 from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -54,8 +56,24 @@ class LPIPS(Term):
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """x_hat, x [B,3,H,W] -> [B]; no gradient reaches the target x."""
-        distance: Tensor = self.network(x_hat, x.detach())
-        return distance.flatten()
+        return self.compare(x_hat, self.remember(x))
+
+    @torch.no_grad()
+    def remember(self, x: Tensor) -> list[Tensor]:
+        """x [B,3,H,W] -> y, one [B,Cl,hl,wl] a layer."""
+        return self._stages(x)
+
+    def compare(self, x_hat: Tensor, remembered: Sequence[Tensor]) -> Tensor:
+        """x_hat [B,3,H,W] against y -> [B]."""
+        stages = zip(self.network.lins, self._stages(x_hat), remembered, strict=True)
+        return torch.stack(
+            [head((y_hat - y).square()).mean((1, 2, 3)) for head, y_hat, y in stages]
+        ).sum(0)
+
+    def _stages(self, image: Tensor) -> list[Tensor]:
+        """Features of unit length; where all are 0, so is their gradient (the package: NaN)."""
+        maps = self.network.net(self.network.scaling_layer(image))
+        return [y / ((y.square().sum(1, keepdim=True) + 1e-20).sqrt() + 1e-10) for y in maps]
 
 
 def _fill_trunk(trunk: nn.Module, state: dict[str, Tensor], source: str) -> None:

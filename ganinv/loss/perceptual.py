@@ -8,6 +8,7 @@ Source: Zhang et al., arXiv 1801.03924, eq. 1 with w_l = 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -42,10 +43,18 @@ class Perceptual(Term):
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """x_hat, x [B,3,H,W] -> [B]; no gradient reaches the target x."""
+        return self.compare(x_hat, self.remember(x))
+
+    @torch.no_grad()
+    def remember(self, x: Tensor) -> list[Tensor]:
+        """x [B,3,H,W] -> y, one [B,Cl,hl,wl] a stage."""
         network: Staged = self.backbone  # type: ignore[assignment]
-        with torch.no_grad():
-            target = [_unit(y) for y in network.stages(x)]
-        stages = zip(network.stages(x_hat), target, strict=True)
+        return [_unit(y) for y in network.stages(x)]
+
+    def compare(self, x_hat: Tensor, remembered: Sequence[Tensor]) -> Tensor:
+        """x_hat [B,3,H,W] against y -> [B]."""
+        network: Staged = self.backbone  # type: ignore[assignment]
+        stages = zip(network.stages(x_hat), remembered, strict=True)
         return torch.stack(
             [(_unit(y_hat) - y).square().sum(1).mean((1, 2)) for y_hat, y in stages]
         ).sum(0)

@@ -91,5 +91,12 @@ class Region(Term):
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """x_hat, x [B,3,H,W] -> [B]."""
-        value: Tensor = self.term(crop(x_hat, self.region), crop(x, self.region))
-        return value
+        return self.compare(x_hat, self.remember(x))
+
+    def remember(self, x: Tensor) -> list[Tensor]:
+        """What the term keeps of x's region."""
+        return self.term.remember(crop(x, self.region))
+
+    def compare(self, x_hat: Tensor, remembered: Sequence[Tensor]) -> Tensor:
+        """x_hat's region [B,3,...] against it -> [B]."""
+        return self.term.compare(crop(x_hat, self.region), remembered)

@@ -9,6 +9,8 @@ Differs from the released code in: the target is embedded once, without a graph.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,13 @@ class Similarity(Term):
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """x_hat, x [B,3,H,W] -> [B]; no gradient reaches the target x."""
-        with torch.no_grad():
-            target = self.backbone(x)
-        return 1 - (self.backbone(x_hat) * target).sum(1)
+        return self.compare(x_hat, self.remember(x))
+
+    @torch.no_grad()
+    def remember(self, x: Tensor) -> list[Tensor]:
+        """x [B,3,H,W] -> its features [B,...]."""
+        return [self.backbone(x)]
+
+    def compare(self, x_hat: Tensor, remembered: Sequence[Tensor]) -> Tensor:
+        """x_hat [B,3,H,W] against them -> [B]."""
+        return 1 - (self.backbone(x_hat) * remembered[0]).sum(1)

@@ -9,7 +9,7 @@ Weights stand in yaml. A term of weight 0 is measured, not trained; a term set t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, cast
 
@@ -53,6 +53,16 @@ class Term(nn.Module):
                 )
             )
         self.weight = float(weight)
+
+    def remember(self, x: Tensor) -> list[Tensor]:
+        """What an image term keeps of its target x [B,3,H,W], each [B,...]: where the target stays
+        for many steps, its features are computed once."""
+        return [x]
+
+    def compare(self, x_hat: Tensor, remembered: Sequence[Tensor]) -> Tensor:
+        """The term's value [B] for x_hat and what `remember` kept."""
+        value: Tensor = self(x_hat, remembered[0])
+        return value
 
     def train(self, mode: bool = True) -> Term:
         """Terms stay in eval mode, whatever `mode`."""

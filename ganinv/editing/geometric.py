@@ -1,0 +1,106 @@
+"""Geometric transforms of the base code f: the image moves as if the photo had.
+
+Source: Kang et al. (BDInvert), arXiv 2108.08998, sec. 3.1: T(G(f, wp)) is about G(T'(f), wp), T'
+the same transform at f's size.
+
+    a pixel at q goes to  c + scale Rot(angle) (q - c) + shift     (rows down, columns to the right)
+
+in px of the image of R x R px, whose pixel centres lie at 0.5, 1.5 ...; a cell of f is R / h px, so
+the one affine map serves both sizes. Angles turn counter-clockwise as one looks at the image.
+
+The paper does not say how f is interpolated and what comes in at the edges: bilinear here, and one
+of four paddings. No code for it was released.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ganinv.core.errors import ConfigError, explain
+from ganinv.core.interface import Inversion
+
+Padding = Literal["border", "reflection", "zeros", "circular"]
+
+
+def warp(
+    maps: Tensor,
+    *,
+    size: int,
+    shift: Sequence[float] = (0.0, 0.0),
+    angle: float = 0.0,
+    scale: float = 1.0,
+    centre: Sequence[float] | None = None,
+    padding: Padding = "border",
+) -> Tensor:
+    """maps [B,C,h,h] -> the same, moved.
+
+    Args:
+        maps: f, or an image.
+        size: R, px of the image that `shift` and `centre` are measured in.
+        shift: (down, right) in px.
+        angle: in degrees.
+        scale: above 0; 2 makes everything twice as large.
+        centre: c, (row, column) in px; None for the middle.
+        padding: what comes in from outside: the border's values, the mirrored map, 0, or the map
+            again from the other side.
+
+    Raises:
+        ConfigError: a scale of 0 or less, or an unknown padding.
+    """
+    if not scale > 0:
+        raise ConfigError(explain(f"scale={scale}", "a number above 0", "set it"))
+    if padding not in get_args(Padding):
+        raise ConfigError(
+            explain(f"padding={padding}", f"one of {', '.join(get_args(Padding))}", "set it")
+        )
+    height, width = maps.shape[-2:]
+    row, column = (size / 2, size / 2) if centre is None else centre
+    position = torch.arange(height, dtype=maps.dtype, device=maps.device) + 0.5
+    y = position * size / height - row - shift[0]  # px, of where each cell's content ends up
+    x = (torch.arange(width, dtype=maps.dtype, device=maps.device) + 0.5) * size / width
+    x = x - column - shift[1]
+    cos, sin = math.cos(math.radians(angle)) / scale, math.sin(math.radians(angle)) / scale
+    from_x = cos * x[None, :] - sin * y[:, None] + column  # px, of where it comes from
+    from_y = sin * x[None, :] + cos * y[:, None] + row
+    if padding == "circular":  # one cell of the other side around the map, so that all lies inside
+        maps = F.pad(maps, (1, 1, 1, 1), mode="circular")
+        cells = [(from_x * width / size - 0.5) % width, (from_y * height / size - 0.5) % height]
+        grid = [2 * (cells[0] + 1.5) / (width + 2) - 1, 2 * (cells[1] + 1.5) / (height + 2) - 1]
+    else:
+        grid = [2 * from_x / size - 1, 2 * from_y / size - 1]
+    points = torch.stack(grid, -1).expand(len(maps), -1, -1, -1)
+    outside = "border" if padding == "circular" else padding
+    return F.grid_sample(maps, points, mode="bilinear", padding_mode=outside, align_corners=False)
+
+
+def geometric(
+    found: Inversion,
+    *,
+    size: int,
+    shift: Sequence[float] = (0.0, 0.0),
+    angle: float = 0.0,
+    scale: float = 1.0,
+    centre: Sequence[float] | None = None,
+    padding: Padding = "border",
+) -> Inversion:
+    """The inversion with f moved; wp, noise maps and weights stay. Arguments as in `warp`.
+
+    Raises:
+        ConfigError: an inversion without f; else as `warp`.
+    """
+    if found.f is None:
+        raise ConfigError(
+            explain("a geometric transform of an inversion without f",
+                    "one of bdinvert, which finds an f", "invert with inversion=[bdinvert]")
+        )  # fmt: skip
+    f = warp(
+        found.f, size=size, shift=shift, angle=angle, scale=scale, centre=centre, padding=padding
+    )
+    return replace(found, f=f)

@@ -1,0 +1,48 @@
+"""inversion=[a,b]: which method starts from which, as the command line says it."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from ganinv.config.inversions import build_inversions
+from ganinv.core.errors import ConfigError
+from tests.inversion import tiny
+from tests.runs import ROOT
+
+SHORT = ("inversion.projector.samples=50",)
+
+
+def built(*overrides):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("evaluate", overrides=list(overrides))
+    return build_inversions(cfg.inversion, tiny.model())
+
+
+def test_a_method_starts_from_the_one_it_names():
+    made = built(
+        "inversion=[encode,projector,pti,domain_regularised,noise_maps]", *SHORT,
+        "inversion.pti.pivot=projector", "inversion.noise_maps.start=pti",
+    )  # fmt: skip
+    assert list(made) == ["encode", "projector", "pti", "domain_regularised", "noise_maps"]
+    assert made["pti"].pivot is made["projector"] and made["noise_maps"].begin is made["pti"]
+    assert made["domain_regularised"].begin is made["encode"]
+    assert type(built("inversion=[pti]")["pti"].pivot).__name__ == "Encode"
+    assert built("inversion=[image2stylegan]")["image2stylegan"].begin == "w_avg"
+    assert made["pti"].steps == 350 and made["projector"].noise_reg == 1e5
+
+
+def test_a_method_of_its_own_node():
+    node = "{_target_: ganinv.inversion.encode.Encode}"
+    made = built("inversion=[pti]", f"inversion.pti.pivot={node}")
+    assert made["pti"].pivot.model is made["pti"].model
+
+
+def test_refusals():
+    with pytest.raises(ConfigError, match="pivot=projector; expected w_avg, random, encode or the"):
+        built("inversion=[pti]", "inversion.pti.pivot=projector")
+    with pytest.raises(ConfigError, match="start pti from noise_maps from pti; expected one that"):
+        built("inversion=[pti,noise_maps]", "inversion.pti.pivot=noise_maps",
+              "inversion.noise_maps.start=pti")  # fmt: skip
+    with pytest.raises(ConfigError, match="steps=0 for PTI; expected a whole number of at least 1"):
+        built("inversion=[pti]", "inversion.pti.steps=0")
+    with pytest.raises(ConfigError, match="bdinvert without base_code; expected the checkpoint"):
+        built("inversion=[bdinvert]")
