@@ -107,9 +107,9 @@ def content(generator, critic=None, nested=True, edit=None):
     return found
 
 
-def dump(value, protocol=4):
-    """pickle.dumps with NVIDIA's modules in place."""
-    modules = {
+def stand_ins():
+    """What stands for NVIDIA's modules while one of their files is written."""
+    return {
         "dnnlib": types.ModuleType("dnnlib"),
         "dnnlib.util": types.SimpleNamespace(EasyDict=EasyDict),
         "torch_utils": types.ModuleType("torch_utils"),
@@ -117,6 +117,11 @@ def dump(value, protocol=4):
             _reconstruct_persistent_obj=_reconstruct_persistent_obj
         ),
     }
+
+
+def dump(value, protocol=4):
+    """pickle.dumps with NVIDIA's modules in place."""
+    modules = stand_ins()
     before = {name: sys.modules.get(name) for name in modules}
     sys.modules.update(modules)
     try:

@@ -15,6 +15,7 @@ from ganinv.generator.importer import rosinality
 from ganinv.generator.importer.load import find_discriminator, load_generator
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.interop.imported import trimmed
+from tests.generator import nvidia_files
 from tests.generator.nvidia_files import content, dump
 
 SMALL = {
@@ -47,11 +48,17 @@ def test_a_file_without_noise_is_one_generator(tmp_path, generator):
     assert not torch.equal(read(tmp_path / "other.pt").state_dict()[maps[0]], first[maps[0]])
 
 
-def test_nvidia_s_network_alone(tmp_path, generator):
-    """PTI saves its tuned generator as a bare module."""
-    module = content(generator)["G_ema"]
-    (tmp_path / "bare.pkl").write_bytes(dump(module))
-    found = read(tmp_path / "bare.pkl").state_dict()
+@pytest.mark.parametrize("kind", ["pickle", "zip", "legacy"])
+def test_nvidia_s_network_alone(tmp_path, generator, kind, monkeypatch):
+    """PTI saves its tuned generator as a bare module, by torch.save."""
+    module, path = content(generator)["G_ema"], tmp_path / "bare"
+    if kind == "pickle":
+        path.write_bytes(dump(module))
+    else:
+        for name, value in nvidia_files.stand_ins().items():
+            monkeypatch.setitem(sys.modules, name, value)
+        torch.save(module, path, _use_new_zipfile_serialization=kind == "zip")
+    found = read(path).state_dict()
     assert all(torch.equal(found[key], value) for key, value in generator.state_dict().items())
 
 

@@ -266,7 +266,7 @@ def test_import_refusals():
         with pytest.raises(WeightsError, match=words):
             imported.read(file | changes)
 
-    refused("encoder_type='None'; expected one of Gradual.*offsets from the first one", opts={})
+    refused("encoder_type=None; expected one of Gradual.*offsets from the first one", opts={})
     refused("encoder_type='Mine'", opts={"encoder_type": "Mine"})
     refused("a latent_avg of 4 rows that differ", latent_avg=torch.randn(4, 512))
     state = file["state_dict"]

@@ -175,7 +175,7 @@ def _from_torch(path: Path) -> AnyGenerator:
 
 def _entries(content: Mapping[Any, Any]) -> str:
     """The first names of a dictionary."""
-    return ", ".join(sorted(shown(key) for key in content)[:5]) or "none"
+    return f"[{', '.join(sorted(shown(key) for key in content)[:5])}]"
 
 
 def check_no_hypernetwork(names: Iterable[str], source: object) -> None:

@@ -122,7 +122,7 @@ def test_torch_files(tmp_path, generator, legacy):
         *changed({"state_dict": {f"decoder.{k}": v for k, v in state.items()}}, TENSORS, 2),
     ]
     contents = [
-        *many[legacy::4],
+        *many[legacy::6],
         *({"g_ema": {**state, key: nested()}} for key in ("input.input", "style.1.weight")),
         {**nvidia, "init_kwargs": nested()}, {**nvidia, "class": nested()}, nested(), deep(),
         {"models": nested()}, {"state_dict": deep()}, {"g_ema": huge}, {"d": nested()},
