@@ -123,6 +123,8 @@ def trimmed(state: dict[str, Tensor], num_ws: int) -> dict[str, Tensor]:
     says 18 for a generator of 16, and its own script leaves out the last two."""
     heads = {key: key.split(".")[1] for key in state if key.startswith("styles.")}
     extra = {key for key, head in heads.items() if head.isdigit() and int(head) >= num_ws}
+    if len(set(heads.values())) != RELEASED_HEADS:
+        return state
     if extra:
         count = len({heads[key] for key in extra})
         log.warning("the last %d heads of the encoder are left out: G has %d layers", count, num_ws)
