@@ -44,6 +44,7 @@ KINDS = {  # (pyramid, offsets) -> our class, where every row has a head
 }
 RESNET = {False: "ReStyleResNetEncoder", True: "ReStyleResNetEncoder4Editing"}  # offsets -> class
 WIDE = ("cars_encode",)  # dataset_type whose images are 192 x 256 px
+RELEASED_HEADS = 18  # of encoders made for 1024 px, whatever G they came with
 REFINEMENTS = 5  # in training and inference (arXiv 2104.02699, sec. 3), where a file does not say
 MAX_REFINEMENTS = 100
 
