@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ganinv import __version__
-from ganinv.config.check import check_precision
 from ganinv.config.instantiate import instantiate
 from ganinv.config.stored import StoredConfig, build_stored
 from ganinv.core.errors import ConfigError, WeightsError, explain
@@ -49,8 +48,6 @@ def build_method(cfg: Config, generator: torch.nn.Module, *, training: bool = Tr
         training: False leaves out the losses, and with them the weights that only they need, and
             what the networks would start from.
     """
-    if training and isinstance(cfg, DictConfig):
-        check_precision(cfg.trainer.precision)
     parts: dict[str, Any] = {"generator": generator, "optimizer": build_part(cfg, "optimizer")}
     if "encoder" in cfg:
         parts["encoder"] = _build_encoder(cfg, generator, training=training)

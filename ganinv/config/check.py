@@ -217,20 +217,3 @@ def check_optimizers(method: Any, checkpoint: Mapping[str, Any]) -> None:
                         f"{', '.join(sorted(keys))})", "the optimizer of the first run",
                         "leave optimizer=... out, or start a new run")
             )  # fmt: skip
-
-
-def check_precision(precision: object) -> None:
-    """Refuse what no run here computes rightly.
-
-    Raises:
-        ConfigError: float16, or weights of less than float32.
-    """
-    if precision not in ("32-true", "bf16-mixed"):
-        raise ConfigError(
-            explain(
-                f"trainer.precision={precision}",
-                "32-true or bf16-mixed: float16 overflows in G's modulated convolutions whatever "
-                "the loss is scaled by, and penalties and optimizers need weights in float32",
-                "trainer.precision=bf16-mixed, or 32-true where a GPU has no bfloat16",
-            )
-        )

@@ -36,7 +36,7 @@ def build_trainer(
     accelerator: Literal["cpu", "gpu", "cuda", "auto"],
     devices: int | Literal["auto"] | None,
     num_nodes: int | None,
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"],
+    precision: Literal["32-true", "bf16-mixed"],
     micro_batches: int,
     reference_batch_size: int | None,
     sync_batchnorm: bool,
@@ -60,7 +60,8 @@ def build_trainer(
         accelerator: cpu, gpu or auto.
         devices: processes on each node, null for as many as the launcher started.
         num_nodes: nodes, null likewise.
-        precision: Lightning's precision name, e.g. bf16-mixed.
+        precision: Lightning's name. Not 16-mixed: float16 overflows in G's modulated convolutions
+            whatever the loss is scaled by, and every player would need a scale of its own.
         micro_batches: chunks a batch is cut into.
         reference_batch_size: images of a step, of all processes, that the optimizers' numbers are
             meant for; other batches change them (`optimizer/scale.py`). None: as given.

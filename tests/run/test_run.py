@@ -207,8 +207,10 @@ def test_a_checkpoint_that_is_not_finite_is_not_written(assets, tmp_path, monkey
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-true", "64-true"])
 def test_a_precision_that_is_not_computed_rightly_is_refused(precision, assets, tmp_path):
-    with pytest.raises(ConfigError, match=rf"precision={precision}; expected 32-true or bf16-mix"):
-        run([*overrides("psp", *assets), f"trainer.precision={precision}", f"runs={tmp_path}"])
+    words = f"trainer.precision={precision}"
+    for given in ([*overrides("psp", *assets), f"runs={tmp_path}"], ["trainer=dry"]):
+        with pytest.raises(ConfigError, match=f"{words}; expected one of 32-true, bf16-mixed"):
+            run([*given, words])
 
 
 def test_refusals(assets, tmp_path):
