@@ -89,7 +89,7 @@ def launch_ready(
         place = elastic | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} if ranks > 1 else {}
         words = [f"trainer.devices={ranks}", f"run_dir={folder}", *arguments]
         given = (words, fault, said, environment(fault) | place)
-        processes.append(_server.Process(target=_train, args=given))
+        processes.append(_server.Process(target=_run, args=given))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # for the server, which starts with the first
         for process in processes:
@@ -108,8 +108,21 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def _train(arguments: list[str], fault: str, said: Path, wanted: dict[str, str]) -> None:
-    """In the new process: what `python train.py arguments` does."""
+def command_ready(entry: str, arguments: list[str], folder: Path, code: int = 1) -> str:
+    """`python <entry> arguments`, forked as `launch_ready` forks; what it said."""
+    said = folder / "said.txt"
+    said.write_text("")
+    process = _server.Process(target=_run, args=(arguments, "", said, environment(), entry))
+    process.start()
+    process.join(300)
+    assert process.exitcode == code, f"exit code {process.exitcode}\n{said.read_text()}"
+    return said.read_text()
+
+
+def _run(
+    arguments: list[str], fault: str, said: Path, wanted: dict[str, str], entry: str = "train.py"
+) -> None:
+    """In the new process: what `python <entry> arguments` does."""
     with said.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -117,7 +130,7 @@ def _train(arguments: list[str], fault: str, said: Path, wanted: dict[str, str])
         del os.environ[name]
     os.environ.update(wanted)
     os.chdir(ROOT)
-    sys.argv = ["train.py", *arguments]
+    sys.argv = [entry, *arguments]
     if fault:
         faults.install(fault)
-    runpy.run_path("train.py", run_name="__main__")
+    runpy.run_path(entry, run_name="__main__")

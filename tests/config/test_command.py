@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,8 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ganinv.config.check import check_config
 from ganinv.config.command import quoted
 from ganinv.core.errors import ConfigError
-from tests.house.tree import CONF, groups, names
-from tests.runs import ROOT, composed
+from tests.house.tree import groups, names
+from tests.processes import command_ready
+from tests.runs import composed
 
 ODD = (
     "/my faces",
@@ -31,16 +30,11 @@ ODD = (
 )
 
 
-def said(*words: str, entry: str = "train.py") -> str:
+def said(folder, *words: str, entry: str = "train.py") -> str:
     """What a command that must fail writes to the screen."""
-    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / entry), *words],
-        capture_output=True, text=True, env=environment, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stderr
+    text = command_ready(entry, list(words), folder)
+    assert "Traceback" not in text, text
+    return text
 
 
 @pytest.mark.parametrize(
@@ -56,16 +50,16 @@ def said(*words: str, entry: str = "train.py") -> str:
         (["loss=psq"], "loss=psq, which is not in conf/loss; expected one of psp"),
     ],
 )  # fmt: skip
-def test_a_command_that_does_not_compose(words, expected):
-    text = said(*words)
+def test_a_command_that_does_not_compose(words, expected, tmp_path):
+    text = said(tmp_path, *words)
     assert expected in text, text
     assert len(text.strip().splitlines()) == 1, text
 
 
-def test_the_same_of_an_evaluation():
-    text = said("checkpoint=a.ckpt", "dataset=fffhq256", entry="evaluate.py")
+def test_the_same_of_an_evaluation(tmp_path):
+    text = said(tmp_path, "checkpoint=a.ckpt", "dataset=fffhq256", entry="evaluate.py")
     assert "dataset=fffhq256, which is not in conf/dataset; expected one of ffhq256" in text
-    text = said("checkpoint=a.ckpt", "metric=[distorsion]", entry="evaluate.py")
+    text = said(tmp_path, "checkpoint=a.ckpt", "metric=[distorsion]", entry="evaluate.py")
     assert "metric=distorsion, which is not in conf/metric; expected one of distortion" in text
 
 
@@ -102,23 +96,12 @@ def test_files_of_a_users_own_are_found(tmp_path):
     for group, content in files.items():
         (tmp_path / group).mkdir()
         (tmp_path / group / "mine.yaml").write_text(content)
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "--config-dir", str(tmp_path), "experiment=mine",
-         "optimizer=mine", "runs=/proc/nowhere"],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert "the run's folder /proc/nowhere" in done.stderr, done.stderr
-
-
-def test_a_file_that_is_no_yaml_is_named(tmp_path):
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "bad.yaml").write_text("a: 1: 2\n")
-    text = said("--config-dir", str(tmp_path), "experiment=bad")
-    assert "no YAML: mapping values are not allowed here" in text and "bad.yaml" in text
-
-
-def test_no_group_of_the_defaults_is_optional_but_those_that_follow_the_method():
-    for entry in ("train", "evaluate"):
-        text = (CONF / f"{entry}.yaml").read_text()
-        optional = [line for line in text.splitlines() if "optional" in line]
-        assert all("${method}" in line for line in optional), optional
+    words = [
+        "--config-dir",
+        str(tmp_path),
+        "experiment=mine",
+        "optimizer=mine",
+        "runs=/proc/nowhere",
+    ]
+    text = said(tmp_path, *words)
+    assert "the run's folder /proc/nowhere" in text, text

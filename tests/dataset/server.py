@@ -23,6 +23,10 @@ class Faulty(http.server.SimpleHTTPRequestHandler):
             return super().do_GET()
         if isinstance(fault[1], int):
             return self.send_error(fault[1])
+        if "://" in fault[1]:
+            self.send_response(302)
+            self.send_header("Location", fault[1])
+            return self.end_headers()
         if fault[1] == "silence":
             time.sleep(2)
             return None
@@ -32,6 +36,10 @@ class Faulty(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
         if fault[1] == "short":
             self.wfile.write(content[: len(content) // 2])
+        elif fault[1] == "trickle":
+            for i in range(len(content)):
+                self.wfile.write(content[i : i + 1])
+                time.sleep(0.05)
         else:  # changed
             self.wfile.write(content[:-600] + b"?" * 600)
         return None

@@ -173,6 +173,27 @@ def test_a_server_sends_no_more_than_the_index_says(tmp_path, monkeypatch, capsy
     assert "bytes announced, at most" in capsys.readouterr().out
 
 
+def test_a_server_sends_nobody_to_ftp(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GANINV_CACHE", str(tmp_path / "cache"))
+    grey_set(tmp_path / "served/set", [3])
+    with serving(tmp_path / "served") as server:
+        server.faults.append(["index.json", "ftp://127.0.0.1/index.json", 9])
+        assert main(["verify", f"{server.address}/set"]) == 1
+    words = "sent on to 'ftp://127.0.0.1/index.json', which is no web"
+    assert words in capsys.readouterr().err
+
+
+def test_a_server_may_not_trickle(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GANINV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "GRACE", 0.2)
+    monkeypatch.setattr(remote, "TRIES", 1)
+    grey_set(tmp_path / "served/set", [3])
+    with serving(tmp_path / "served") as server:
+        server.faults.append(["index.json", "trickle", 9])
+        assert main(["verify", f"{server.address}/set"]) == 1
+    assert "too slow" in capsys.readouterr().err
+
+
 def test_large_images_are_refused_ahead_of_decoding():
     buffer = io.BytesIO()
     Image.new("1", (13_000, 13_000)).save(buffer, "PNG")

@@ -205,13 +205,27 @@ def test_boundaries(tmp_path):
     assert_bounded(read_npy, written(tmp_path, files, ".npy"))
 
 
+class Again:
+    """Pickled as one array of a megabyte that shares its bytes with all the others."""
+
+    raw = np.ones(1 << 18, "f4").tobytes()
+
+    def __reduce__(self):
+        state = (1, (1 << 18,), np.dtype("f4"), False, Again.raw)
+        return np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), state
+
+
 def test_many_arrays_of_the_same_bytes(tmp_path):
-    """One byte string, an array of it ten thousand times."""
-    plain = pickle.dumps(np.ones(1 << 18, "f4"), 4)
-    body = plain[plain.index(b"\x8c") : -1]
-    again = body + b"q\x00" + b"0h\x00" * 10 + b"."
-    assert_bounded(read_npy, written(tmp_path, [npy("{'descr': '|O', 'fortran_order': False, "
-                   "'shape': ()}", b"\x80\x04" + again)], ".npy"))  # fmt: skip
+    """Four gigabytes of arrays in a file of one megabyte."""
+    many = np.empty(4096, object)
+    many[:] = [Again() for _ in many]
+    content = pickle.dumps(many, 4)
+    assert len(content) < 2 << 20
+    header = "{'descr': '|O', 'fortran_order': False, 'shape': (4096,)}"
+    paths = written(tmp_path, [npy(header, content)], ".npy")
+    assert_bounded(read_npy, paths)
+    with pytest.raises(USER_ERRORS, match="the same bytes read again and again"):
+        read_npy(paths[0])
 
 
 def test_indexes(tmp_path):
