@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from ganinv.backbone import weights as weights_of
 from ganinv.config.build import build_method
-from ganinv.config.check import check_resolution
+from ganinv.config.check import check_images, check_resolution
 from ganinv.config.instantiate import instantiate
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.discriminator.stylegan import StyleGANDiscriminator
@@ -67,6 +67,7 @@ def dry_run(cfg: DictConfig) -> None:
         pl.seed_everything(cfg.seed, verbose=False)
         generator = instantiate(cfg.generator)
         data = Noise(cfg)
+        check_images(generator)
         check_resolution(generator, cfg.dataset.get("generator_resolutions"), data.image_size)
         method = build_method(cfg, generator)
     device = _device(cfg.trainer.accelerator)

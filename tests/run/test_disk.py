@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+from PIL import Image
 
 from evaluate import evaluate
 from ganinv.cli.main import main
@@ -51,6 +52,18 @@ def test_every_command_refuses_such_a_disk_before_it_loads_anything(disks, tmp_p
         with pytest.raises(ConfigError, match=f"the folder of the report .*{reason}"):
             evaluate(composed("checkpoint=no.ckpt", f"output={disk / 'o'}"))
         assert sorted(disk.iterdir()) == before
+
+
+@pytest.mark.skipif(not can_mount(), reason="no permission to mount a small disk")
+def test_images_are_not_written_to_such_a_disk(disks, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (16, 16)).save(photos / "a.png")
+    words = ("No space left on device", "Read-only file system")
+    for disk, reason in zip(disks, words, strict=True):
+        assert main(["shard", str(photos), "--out", str(disk / "set"), "--size", "16"]) == 1
+        said = capsys.readouterr().err
+        assert reason in said and "DataError" in said and "Traceback" not in said
 
 
 def test_what_an_ill_disk_does_later_is_a_sentence_too(tmp_path):
