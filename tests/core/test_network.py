@@ -34,9 +34,13 @@ def test_what_does_not_fit_is_refused():
         given = {k: v for k, v in {**state, **changes}.items() if v is not None}
         with pytest.raises(WeightsError, match=words):
             filled(Two, {"width": 3}, given, "a file")
-    with pytest.raises(WeightsError, match=r"make no Two .width=1099511627776.; expected those of a"):
+    with pytest.raises(
+        WeightsError, match=r"make no Two .width=1099511627776.; expected those of a"
+    ):
         filled(Two, {"width": 1 << 40}, state, "a file")  # no memory is taken for it
     with pytest.raises(WeightsError, match=r"a.weight of \[2, 3\] instead of \[2, 1000\]"):
         filled(Two, {"width": 1000}, state, "a file")
-    with pytest.raises(WeightsError, match="settings that make no Two .division by zero.*To fix"):
+    with pytest.raises(
+        WeightsError, match="settings that make no Two .ZeroDivisionError: division by zero.*To fix"
+    ):
         filled(Two, {"width": 0}, state, "a file")
