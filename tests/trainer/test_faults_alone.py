@@ -234,7 +234,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(tmp_
     arguments = overrides("psp", tmp_path / "none", tmp_path / "none")
     out = launch_ready([*arguments, "run_dir=/proc/nowhere/run"], tmp_path / "said", 1)
     assert "ConfigError: the run's folder /proc/nowhere/run cannot be written" in out
-    assert "expected a place for checkpoints and logs" in out and "Traceback" not in out
+    assert "expected a place that takes files" in out and "Traceback" not in out
 
 
 @pytest.mark.skipif(not can_mount(), reason="no permission to mount a disk")
@@ -246,7 +246,7 @@ def test_a_disk_mounted_read_only_is_refused_before_anything_is_read(tmp_path):
     arguments = [*overrides("psp", tmp_path / "none", tmp_path / "none"), f"run_dir={disk}/run"]
     out = finished(start(arguments, launcher=launcher), 1)
     assert re.search(rf"ConfigError: the run's folder {disk}/run cannot be written", out), out
-    assert "expected a place for checkpoints and logs" in out and "Traceback" not in out
+    assert "expected a place that takes files" in out and "Traceback" not in out
 
 
 @pytest.mark.skipif(not can_mount(), reason="no permission to mount a disk")
