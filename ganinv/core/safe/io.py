@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -100,7 +101,8 @@ def load_tensors(path: str | os.PathLike[str], more: Names | None = None) -> Any
     path = Path(path)
     check_file(path)
     try:
-        return read_torch(path, more)
+        with torch.device("cpu"):  # also where networks are being built on meta
+            return read_torch(path, more)
     except (OSError, Unreadable, MemoryError, RuntimeError) as error:
         why = str(error) if isinstance(error, Unreadable) else reason_of(error)
         raise WeightsError(
