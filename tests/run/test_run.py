@@ -271,7 +271,7 @@ def test_a_flipped_byte_is_noticed_by_whoever_reads_the_checkpoint(assets, tmp_p
     damaged = tmp_path / "damaged.ckpt"
     damaged.write_bytes(content)
     torch.load(damaged, weights_only=True)
-    words = "damaged.ckpt is damaged: the checksum of .* does not fit; expected the file as it was"
+    words = "damaged.ckpt (is damaged: the checksum of .* does not fit|.* .a checksum does not fit)"
     with pytest.raises(WeightsError, match=words):
         load_trained(damaged)
     os.environ.pop(ENVIRONMENT, None)
@@ -383,7 +383,7 @@ def test_ctrl_c_outside_of_the_steps_is_a_sentence(tmp_path):
 def test_a_folder_behind_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        ConfigError, match="cannot be written: .*file: Not a dir.*; expected a place"
+        ConfigError, match="cannot be written: .*file.*: Not a dir.*; expected a place"
     ):
         arguments = overrides("psp", tmp_path / "no-such-generator", tmp_path)
         run([*arguments, f"run_dir={tmp_path / 'file' / 'run'}"])

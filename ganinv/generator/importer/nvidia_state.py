@@ -94,7 +94,8 @@ def import_state(content: Mapping[str, Any]) -> StyleGAN2Generator | StyleGAN3Ge
         architecture |= {name: flat[name] for name in SYNTHESIS[kind]}
         architecture["mapping_layers"] = given["mapping_kwargs"]["num_layers"]
     except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-        fault = fault or f"settings without {reason_of(error)}"
+        missing = isinstance(error, KeyError)
+        fault = fault or (f"settings without {error}" if missing else reason_of(error))
     if fault is not None or kind is None:
         raise WeightsError(
             explain(f"a file of NVIDIA's state with {fault}", f"one of {', '.join(CLASSES)}",
