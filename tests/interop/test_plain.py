@@ -188,5 +188,5 @@ def test_strange_files_of_nvidia_s_state():
         "a strange z_dim|make no StyleGAN2Generator .z_dim=",
         init_kwargs=arguments | {"z_dim": "16"},
     )
-    refused("no state dict", G_ema=[1])
+    refused("no state dict|expected a state dict", G_ema=[1])
     refused("with no mapping.w_avg, no mapping.fc0.weight", G_ema={})
