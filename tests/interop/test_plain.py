@@ -189,4 +189,4 @@ def test_strange_files_of_nvidia_s_state():
         init_kwargs=arguments | {"z_dim": "16"},
     )
     refused("no state dict|expected a state dict", G_ema=[1])
-    refused("with no mapping.w_avg, no mapping.fc0.weight", G_ema={})
+    refused("with no mapping.w_avg, no mapping.fc0.weight|make no StyleGAN2Generator", G_ema={})
