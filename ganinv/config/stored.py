@@ -80,7 +80,7 @@ def _plain(value: object, source: str, path: str, seen: list[int], depth: int = 
 
 
 def build_stored(
-    group: str, node: object, source: str | os.PathLike[str] = "the file", **parts: Any
+    group: str, node: object, source: str | os.PathLike[str] = "the file", /, **parts: Any
 ) -> Any:
     """What a part of a file's config describes.
 
