@@ -1,8 +1,9 @@
 """Evaluation in numbered batches: each inverts some images with one method and measures them.
 
 A part (`work.py`) holds the metrics' rows of its images, `<metric>/<row>` [B] or [B,F], and
-`seconds` [B]; beside them the images' keys, and whether the process was warm: the first batch of a
-process is not timed unless there is no other.
+`seconds` [B]; of optimising methods also `steps` [B] and `loss` [B,K] (`curve.py`). Beside them are
+the images' keys, those that came to no finite number, and whether the process was warm: the first
+batch of a process is not timed unless there is no other.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.core.interface import Batch, Inversion, Target
 from ganinv.core.seed import derive_seed
+from ganinv.evaluation.curve import loss_rows
 from ganinv.evaluation.open import Opened, open_model
 from ganinv.evaluation.pictures import Pictures
 from ganinv.evaluation.ranks import Ranks
 from ganinv.evaluation.result import Picture, judge_of
 from ganinv.evaluation.work import Part, Work, cut
 from ganinv.inversion.model import Model
+from ganinv.inversion.optimise import failed_keys
 from ganinv.metric.metric import Metric, Sample
 
 MOVED = ("image", "source")
@@ -125,10 +128,12 @@ def check_input_size(model: Model, image_size: Sequence[int]) -> None:
 
 
 def target_of(model: Model, batch: Batch, seed: int) -> Target:
-    """What is to be inverted of a batch on the device."""
+    """What is to be inverted of a batch on the device; random numbers are functions of (seed,
+    purpose, key), so those of an image do not depend on which others are evaluated."""
     x = model.images(batch, seed)
-    seeds = [derive_seed(seed, "source", p) for p in batch["position"].tolist()]
-    s = model.encoder_input(x, batch.get("source"), seeds)
+    source = [derive_seed(seed, "source", key) for key in batch["key"]]
+    seeds = [derive_seed(seed, "inversion", key) for key in batch["key"]]
+    s = model.encoder_input(x, batch.get("source"), source)
     return Target(x=x, s=s, key=batch["key"], seeds=seeds)
 
 
@@ -197,19 +202,22 @@ class Measurement:
         moved: Any = {k: v.to(self.device) if k in MOVED else v for k, v in parts.items()}
         target = target_of(self.model, moved, seed_of(self.cfg, self.opened))
         x, s = target.x, target.s
+        invert = self.inversions[name]
         with self._autocast():
-            found, seconds = watch.time(self.inversions[name], target)
+            found, seconds = watch.time(invert, target)
+        found = _in_float32(found)
         with torch.no_grad():
-            x_hat = to_unit(
-                to_uint8(self.model.render(found, x.shape[-2:]))
-            )  # as it would be saved
+            shown = to_uint8(self.model.render(found, x.shape[-2:]))
+        x_hat = to_unit(shown)  # as it would be saved
         sample = Sample(x, x_hat, wp=found.wp, attributes=parts.get("attributes"))
         rows = self._rows(sample)
         rows["seconds"] = torch.full((len(x),), seconds / len(x), dtype=torch.float64)
+        if (trace := getattr(invert, "trace", None)) is not None:
+            rows |= {"steps": torch.tensor(trace.steps), "loss": loss_rows(trace)}
         source = None if s is x else self.model.task.picture(s)
         self._keep_pictures(work, name, batch, sample, rows, source)
         known = {"keys": batch["key"], "skipped": parts.get("skipped", []), "warm": watch.laps > 1}
-        return rows, known
+        return rows, known | {"failed": failed_keys(invert)}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = PRECISIONS[self.cfg.trainer.precision]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ganinv.config.build import plain
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.safe.io import sha256_file, write_atomic
 from ganinv.evaluation import report, table
+from ganinv.evaluation.curve import curve_of
 from ganinv.evaluation.measure import PRECISIONS, Measurement, dataset_of
 from ganinv.evaluation.ranks import Ranks
 from ganinv.evaluation.result import Result, Row
@@ -26,6 +28,7 @@ SPLITS = ("train", "val", "test")
 ACCELERATORS = ("auto", "gpu", "cpu")
 RESULT = "metrics.json"
 PATIENCE = 60.0  # seconds until the parts of another machine may be seen
+WIDE = 160  # columns of a table that no terminal limits
 LISTED = 10  # unreadable images that are printed; the report has all
 NOT_RESULTS = ("num_workers", "batch_size", "cache_gib", "max_bad_fraction")  # of a dataset
 
@@ -194,7 +197,11 @@ def _row(name: str, parts: list[Part], measurement: Measurement, work: Work) -> 
         own = {r.partition("/")[2]: v for r, v in rows.items() if r.startswith(f"{metric_name}/")}
         values |= metric.compute(own)
     first, worst = measurement.pictures(work, name).read()
-    columns = measurement.columns(rows) | {"seconds": rows["seconds"]}
+    columns, curve = measurement.columns(rows), None
+    if "loss" in rows:
+        columns["steps"] = rows["steps"]
+        curve = curve_of(rows["loss"], measurement.cfg.inversion[name].steps)
+    columns["seconds"] = rows["seconds"]
     return Row(
         inversion=name,
         values=values,
@@ -203,6 +210,9 @@ def _row(name: str, parts: list[Part], measurement: Measurement, work: Work) -> 
         columns={column: value.double().tolist() for column, value in columns.items()},
         first=first,
         worst=worst,
+        curve=curve,
+        steps_per_image=None if curve is None else float(rows["steps"].double().mean()),
+        failed=[key for _, known in parts for key in known.get("failed", [])],
     )
 
 
@@ -227,9 +237,11 @@ def write(result: Result, folder: Path) -> None:
             write_atomic(path, report.png(report.grid(row.first)))
         write_atomic(folder / "report.html", report.page(result, title).encode())
         write_atomic(folder / RESULT, result.json().encode())
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     table.show(result, console)
     console.print(f"{result.images} images of {result.facts['split']}")
+    for sentence in table.failures(result):
+        print(sentence)
     if result.unreadable:
         print(f"could not be read: {len(result.unreadable)} ({RESULT} lists all)")
         print("\n".join(f"  {reason}" for reason in result.unreadable[:LISTED]))

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from ganinv.evaluation.result import Picture, Result
-from ganinv.evaluation.table import TIME, cells, headings, number
+from ganinv.evaluation.curve import svg
+from ganinv.evaluation.result import Picture, Result, Row
+from ganinv.evaluation.table import cells, failures, headings, number
 
 FULL = 0.5  # error that is drawn white
 FEW = 96  # px a side, up to which pixels are shown as squares
@@ -34,6 +35,9 @@ figure{margin:0} figure img{display:block;width:100%} .few-px{image-rendering:pi
 figcaption{font-size:.8rem;color:#666}
 .scale{display:inline-block;width:8rem;height:.7rem;border:1px solid #999;
  background:linear-gradient(90deg,#000,#f00 33%,#ff0 67%,#fff)}
+ .curve{max-width:40rem;font-size:11px;fill:currentColor} .curve .line{fill:none;stroke:#2a6fdb;
+ stroke-width:2} .curve .band{fill:#2a6fdb;opacity:.2} .curve .grid{stroke:#8884}
+ .curve .axis{stroke:#888}
 @media(prefers-color-scheme:dark){body{background:#161616;color:#e8e8e8}
  .facts td{color:#bbb} th,td{border-color:#333} figcaption{color:#999}}
 """
@@ -84,6 +88,7 @@ def page(result: Result, title: str) -> str:
         f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>"
         for name, value in {**result.facts, "images": result.images}.items()
     )
+    curves = "".join(_curve(row) for row in result.rows)
     sections = [
         f"<h2>{escape(row.inversion)}: {label}</h2><div class='set'>"
         + "".join(_figure(picture) for picture in pictures)
@@ -97,7 +102,7 @@ def page(result: Result, title: str) -> str:
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
         f"<meta name='viewport' content='width=device-width'><style>{STYLE}</style>"
-        f"<h1>{escape(title)}</h1>{_table(result)}"
+        f"<h1>{escape(title)}</h1>{_table(result)}{curves}"
         f"<p>Each figure: {_words(result)}image, reconstruction, error "
         f"<span class='scale'></span> 0 to {FULL:g} (mean over channels, images in [0,1]).</p>"
         + "".join(sections)
@@ -119,12 +124,24 @@ def _words(result: Result) -> str:
 
 
 def _table(result: Result) -> str:
-    head = "".join(f"<th>{escape(h)}</th>" for h in ["inversion", *headings(result), TIME])
+    head = "".join(f"<th>{escape(h)}</th>" for h in ["inversion", *headings(result)])
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
         for row in cells(result)
     )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    told = "".join(f"<p>{escape(sentence)}</p>" for sentence in failures(result))
+    return f"<table><tr>{head}</tr>{body}</table>{told}"
+
+
+def _curve(row: Row) -> str:
+    if row.curve is None:
+        return ""
+    title = f"{row.inversion}: the loss that is descended, over steps"
+    return (
+        f"<h2>{escape(title)}</h2>{svg(row.curve, title)}"
+        "<p>The median over the images, and the band in which four of five lie; an image that has "
+        "stopped counts with what it had then.</p>"
+    )
 
 
 def _figure(picture: Picture) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ganinv.evaluation.curve import Curve
+
 
 @dataclass
 class Picture:
@@ -35,6 +37,9 @@ class Row:
     columns: dict[str, list[float]]  # column -> N numbers; "seconds" among them
     first: list[Picture]  # the first images of the set
     worst: list[Picture]  # those that are worst by `Result.judge`
+    curve: Curve | None = None  # of an optimising method
+    steps_per_image: float | None = None  # that it took, on average
+    failed: list[str] = field(default_factory=list)  # keys of images that met no finite number
 
 
 @dataclass
@@ -64,6 +69,7 @@ class Result:
                 "inversion": row.inversion,
                 "seconds_per_image": row.seconds_per_image,
                 **{name: _finite(value) for name, value in row.values.items()},
+                **_of_steps(row),
             }
             for row in self.rows
         ]
@@ -92,6 +98,17 @@ class Result:
 def judge_of(higher_is_better: Mapping[str, bool], known: set[str]) -> str | None:
     """The first column known of each image (`known`) of which less is better, None without one."""
     return next((n for n, more in higher_is_better.items() if not more and n in known), None)
+
+
+def _of_steps(row: Row) -> dict[str, Any]:
+    """What is known of an optimising method alone."""
+    if row.curve is None:
+        return {}
+    return {
+        "steps_per_image": row.steps_per_image,
+        "not_finite": row.failed,
+        "loss": row.curve.as_dict(),
+    }
 
 
 def _finite(value: float) -> float | None:

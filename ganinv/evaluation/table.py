@@ -5,27 +5,51 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from ganinv.evaluation.result import Result
+from ganinv.evaluation.result import Result, Row
 
 ARROW = {False: "↓", True: "↑"}  # whether higher is better
+STEPS = "steps/image"
 TIME = "time/image ↓"
+LISTED = 5  # images named in a sentence
 
 
 def headings(result: Result) -> list[str]:
-    """The columns' headings, each with the arrow that points to better."""
-    return [f"{name} {ARROW[better]}" for name, better in result.higher_is_better.items()]
+    """The columns' headings but the first, each with the arrow that points to better."""
+    names = [f"{name} {ARROW[better]}" for name, better in result.higher_is_better.items()]
+    return [*names, *([STEPS] if _optimises(result) else []), TIME]
 
 
 def cells(result: Result) -> list[list[str]]:
-    """A list of texts a row: inversion, values, time."""
+    """A list of texts a row: inversion, values, steps where any method takes some, time."""
     return [
         [
-            row.inversion,
+            row.inversion + (f" ({len(row.failed)} not finite)" if row.failed else ""),
             *(number(row.values[name]) for name in result.higher_is_better),
+            *([_steps(row)] if _optimises(result) else []),
             duration(row.seconds_per_image),
         ]
         for row in result.rows
     ]
+
+
+def failures(result: Result) -> list[str]:
+    """A sentence on every method of which images came to no finite number."""
+    return [
+        f"{row.inversion}: {len(row.failed)} of {len(row.keys)} images came to a loss or gradient "
+        f"that is no finite number, and are kept as they were before: "
+        + ", ".join(row.failed[:LISTED])
+        + (", ..." if len(row.failed) > LISTED else "")
+        for row in result.rows
+        if row.failed
+    ]
+
+
+def _optimises(result: Result) -> bool:
+    return any(row.steps_per_image is not None for row in result.rows)
+
+
+def _steps(row: Row) -> str:
+    return "" if row.steps_per_image is None else f"{row.steps_per_image:.4g}"
 
 
 def duration(seconds: float) -> str:
@@ -43,8 +67,8 @@ def number(value: float) -> str:
 def show(result: Result, console: Console) -> None:
     """Print the table."""
     table = Table(title=None, header_style="bold")
-    table.add_column("inversion")
-    for heading in [*headings(result), TIME]:
+    table.add_column("inversion", overflow="fold")
+    for heading in headings(result):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in cells(result):
         table.add_row(*row)

@@ -24,10 +24,12 @@ from tqdm import tqdm
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.interface import Inversion, Target
+from ganinv.core.op.dense import full
 from ganinv.inversion.model import Model
 
 Leaves = dict[str, Tensor]
 Known = dict[str, Any]
+NOT_FINITE = "not finite"
 SHOWN_EVERY = 10  # steps between two looks at the loss for the progress bar
 log = logging.getLogger(__name__)
 
@@ -135,7 +137,7 @@ class Optimise(ABC):
         count, began = len(target.key), time.perf_counter()
         leaves, known = self.start(target)
         now = Progress(target, _free(leaves), known, torch.arange(count, device=target.x.device))
-        before = result = _copy(leaves)  # before: each moving image's leaves a step ago
+        before = result = _copy(now.leaves)  # before: each moving image's leaves a step ago
         trace = Trace(list(target.key), [self.steps] * count, ["all steps"] * count)
         adam = self._adam(now.leaves)
         bar = tqdm(total=self.steps, desc=type(self).__name__, leave=False, disable=None)
@@ -187,7 +189,7 @@ class Optimise(ABC):
         for row in ended.nonzero().flatten().tolist():
             place, well = int(now.place[row]), bool(finite[row])
             trace.steps[place] = step
-            trace.ended[place] = "converged" if well else "not finite"
+            trace.ended[place] = "converged" if well else NOT_FINITE
             if not well:
                 log.warning(
                     "%s: %s came to a loss or gradient that is no finite number after %d steps; "
@@ -210,6 +212,20 @@ class Optimise(ABC):
 
     def _adam(self, leaves: Leaves) -> torch.optim.Adam:
         return torch.optim.Adam(list(leaves.values()), lr=self.lr, betas=self.betas, eps=self.eps)
+
+
+def failed_keys(method: object) -> list[str]:
+    """The images that came to no finite number in a method's last call, or in that of a method
+    that it starts from."""
+    failed: list[str] = []
+    while method is not None:
+        trace: Trace | None = getattr(method, "trace", None)
+        if trace is not None:
+            pairs = zip(trace.key, trace.ended, strict=True)
+            failed += [key for key, how in pairs if how == NOT_FINITE and key not in failed]
+        method = next((getattr(method, n, None) for n in ("begin", "pivot") if hasattr(method, n)),
+                      None)  # fmt: skip
+    return failed
 
 
 # ------------------------------------------------------------------ rows of a batch
@@ -242,8 +258,9 @@ def _copy(leaves: Leaves) -> Leaves:
 
 
 def _free(leaves: Leaves) -> Leaves:
-    """The same values as leaves of the graph."""
-    return {name: leaf.detach().clone().requires_grad_() for name, leaf in leaves.items()}
+    """The same values as leaves of the graph, in float32 at least: Adam's steps are too small for
+    the 8 bits of a bfloat16 that an encoder under autocast gives."""
+    return {name: full(leaf.detach()).clone().requires_grad_() for name, leaf in leaves.items()}
 
 
 def _gradients(total: Tensor, going: Tensor, leaves: Leaves) -> list[Tensor]:

@@ -1,10 +1,12 @@
 """What an evaluation writes: JSON that parses, a page that needs nothing, pictures that tell."""
 
 import base64
+import copy
 import csv
 import io
 import json
 import re
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from ganinv.evaluation import report, table
+from ganinv.evaluation.curve import Curve
 from ganinv.evaluation.result import Picture, Result, Row
 
 
@@ -92,3 +95,38 @@ def test_the_table_points_to_better(result):
 def test_durations_are_told_in_a_unit_that_fits():
     told = [table.duration(seconds) for seconds in (0.0123, 0.5, 1, 45.67, 119, 120, 3600)]
     assert told == ["12.3 ms", "500 ms", "1 s", "45.7 s", "119 s", "2 min", "60 min"]
+
+
+def optimised(result):
+    """The same with a second row, of a method that takes steps and lost an image."""
+    row = copy.copy(result.rows[0])
+    row.inversion, row.steps_per_image, row.failed = "pti", 7.5, ["<b>"]
+    row.curve = Curve([0, 1, 2], [4.0, 2.0, 1.0], [3.0, 1.0, 0.5], [5.0, 3.0, float("nan")])
+    result.rows.append(row)
+    return result
+
+
+def test_a_row_of_an_optimising_method_says_its_steps_and_what_failed(result):
+    assert [len(row) for row in table.cells(result)] == [4]
+    cells = table.cells(optimised(result))
+    assert [row[0] for row in cells] == ["encode", "pti (1 not finite)"]
+    assert [row[3] for row in cells] == ["", "7.5"]
+    assert table.headings(result) == ["mse ↓", "psnr ↑", "steps/image", "time/image ↓"]
+    (told,) = table.failures(result)
+    assert told.startswith("pti: 1 of 2 images came to a loss or gradient that is no finite number")
+    assert told.endswith("kept as they were before: <b>")
+    content = json.loads(result.json(), parse_constant=pytest.fail)["rows"][1]
+    assert content["steps_per_image"] == 7.5 and content["not_finite"] == ["<b>"]
+    assert content["loss"]["median"] == [4, 2, 1] and content["loss"]["high"] == [5, 3, None]
+
+
+def test_the_page_draws_the_loss_of_optimising_methods_alone(result):
+    assert "<svg" not in report.page(result, "t")
+    html = report.page(optimised(result), "t")
+    (drawing,) = re.findall(r"<svg.*?</svg>", html)
+    tree = ElementTree.fromstring(drawing)
+    (line,) = tree.findall("polyline")
+    points = [tuple(map(float, pair.split(","))) for pair in line.get("points").split()]
+    assert [x for x, _ in points] == sorted(x for x, _ in points) and len(points) == 3
+    assert points[0][1] < points[1][1] < points[2][1]  # a falling loss falls
+    assert "pti: 1 of 2 images came to" in html and "before: &lt;b&gt;" in html
