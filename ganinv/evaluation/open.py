@@ -154,7 +154,8 @@ def _of_training(trained: Trained, path: Path) -> Opened:
     if not isinstance(method, EncoderMethod) or not method.inverts:
         raise ConfigError(
             explain(f"{path}, made by {name}, whose encoder does not lead from an image to wp",
-                    "the checkpoint of a method whose encoder does", "pass one")
+                    "the checkpoint of a method whose encoder does",
+                    "pass one; a base-code encoder goes with it as inversion.bdinvert.base_code=")
         )  # fmt: skip
     model = method.model
     model.architecture = node | {"num_ws": model.num_ws, "w_dim": model.w_dim}

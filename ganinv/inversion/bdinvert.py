@@ -40,7 +40,10 @@ from ganinv.inversion.statistics import Whitening, moments_of
 from ganinv.loss.term import Term
 
 SETTINGS = ("side", "channels", "input_nc", "channel_base", "channel_max")
-TRAIN = "python train.py method=bdinvert with the same generator, then base_code=CHECKPOINT"
+TRAIN = (
+    "python train.py method=bdinvert with the same generator, then "
+    "inversion.bdinvert.base_code=CHECKPOINT"
+)
 
 
 class BDInvert(Optimise):
