@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,13 @@ class Recorder(pl.Callback):
 
 
 def trained_steps(
-    method: str, generator_file: Path, data: list[dict[str, Any]], nan_at: int = -1
+    method: str,
+    generator_file: Path,
+    data: list[dict[str, Any]],
+    *,
+    nan_at: int = -1,
+    more: Sequence[str] = (),
+    prepare: Callable[[Method], None] = lambda built: None,
 ) -> tuple[Method, list[dict[str, float]]]:
     """The method after these batches, and what every step measured.
 
@@ -69,11 +75,13 @@ def trained_steps(
         generator_file: of `tiny_generator_file`.
         data: the batches.
         nan_at: images seen before the step whose images are NaN.
+        more: overrides after those of `tests/runs.py`.
+        prepare: called on the method before it trains.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        cfg = composed(overrides(method, generator_file, Path("unused")))
+        cfg = composed([*overrides(method, generator_file, Path("unused")), *more])
         pl.seed_everything(cfg.seed, verbose=False)
         built = build_method(cfg, instantiate(cfg.generator)).double()
         images = built.images
@@ -82,6 +90,7 @@ def trained_steps(
             return images(batch).double() * (math.nan if built.images_seen == nan_at else 1)
 
         built.images = doubled  # type: ignore[method-assign]
+        prepare(built)
         torch.set_default_dtype(torch.float64)
         recorder = Recorder()
         pl.Trainer(
