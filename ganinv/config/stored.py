@@ -138,7 +138,8 @@ def _checked(
 
 def _nested(group: str, node: dict[str, Any], source: str, path: str) -> Any:
     """A part within a part, of the groups that this one may hold."""
-    groups = [inner for inner in NESTED.get(group, ()) if node["_target_"] in ALLOWED[inner]]
+    target = node["_target_"] if isinstance(node["_target_"], str) else None
+    groups = [inner for inner in NESTED.get(group, ()) if target in ALLOWED[inner]]
     if not groups:
         names = [n.rpartition(".")[2] for inner in NESTED.get(group, ()) for n in ALLOWED[inner]]
         _refuse(
