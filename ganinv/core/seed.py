@@ -28,7 +28,7 @@ def generator_of(*parts: int | str) -> torch.Generator:
 def randn_rows(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str) -> Tensor:
     """N(0,1) of shape `[len(seeds), *shape]`; row i depends on `seeds[i]` alone.
 
-    AvatarWriter on the CPU, so that the numbers are the same on every device.
+    Drawn on the CPU, so that the numbers are the same on every device.
     """
     rows = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(s)) for s in seeds]
     return torch.stack(rows).to(device, non_blocking=True)

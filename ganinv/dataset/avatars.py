@@ -1,4 +1,4 @@
-"""AvatarWriter faces whose every attribute is known: the built-in domain.
+"""Drawn faces whose every attribute is known: the built-in domain.
 
 DiceBear's "lorelei" style (design by Lisa Wischofsky, CC0 1.0), recoloured with continuous skin,
 hair and background colours and continuous pose. A face is a function of its seed alone.
