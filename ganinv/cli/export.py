@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 OFFICIAL = ("psp", "e4e", "restyle")
 FOLDERS = ("genforce", "onnx", "torch-export")  # several files
-TARGETS = (*OFFICIAL, "genforce", "nvidia-state", "safetensors", "onnx", "torch-export")
+TARGETS = (
+    *OFFICIAL, "genforce", "nvidia-state", "nvidia-pkl", "safetensors", "onnx", "torch-export"
+)  # fmt: skip
 EXAMPLES = """examples:
   ganinv export runs/NAME/checkpoints/best.ckpt --to safetensors --out e4e.safetensors
   ganinv export runs/NAME/checkpoints/best.ckpt --to e4e --out e4e.pt
   ganinv export e4e_ffhq_encode.pt --to onnx --out e4e_onnx
   ganinv export ffhq.pkl --to nvidia-state --out ffhq.pt
+  ganinv export stylegan2-ffhq-config-f.pt --to nvidia-pkl --out stylegan2-ffhq.pkl
 
 CHECKPOINT is a .ckpt of train.py, a bundle, a checkpoint of pSp, e4e or ReStyle, or a generator.
 genforce, onnx and torch-export write several files into the folder OUT, the others the file OUT.
@@ -79,7 +82,7 @@ def write(opened: Opened, to: str, out: Path, dataset_type: str | None) -> list[
         ConfigError: a model that the target cannot represent.
     """
     from ganinv.generator.importer.bundle import save_bundle
-    from ganinv.interop import bundle, graph, official, plain
+    from ganinv.interop import bundle, graph, nvidia_pickle, official, plain
     from ganinv.inversion.model import Model
 
     model, generator = opened.network, opened.generator
@@ -87,6 +90,9 @@ def write(opened: Opened, to: str, out: Path, dataset_type: str | None) -> list[
         return plain.write_genforce(out, model)
     if to == "nvidia-state":
         plain.write_nvidia(out, generator)
+        return [out]
+    if to == "nvidia-pkl":
+        nvidia_pickle.write(out, generator)
         return [out]
     if to == "onnx":
         return graph.write_onnx(out, model)
@@ -99,7 +105,7 @@ def write(opened: Opened, to: str, out: Path, dataset_type: str | None) -> list[
         raise ConfigError(
             explain(f"--to {to}, and a generator without an encoder", "an encoder with it",
                     "pass the checkpoint of an encoder; for the generator alone use --to "
-                    "safetensors, nvidia-state, genforce, onnx or torch-export")
+                    "safetensors, nvidia-state, nvidia-pkl, genforce, onnx or torch-export")
         )  # fmt: skip
     if to == "safetensors":
         if out.suffix != ".safetensors":

@@ -4,7 +4,7 @@
     genforce       files of genforce/idinvert_pytorch: `<name>_generator.pth` (StyleGAN, v1) and
                    `<name>_encoder.pth`
 
-NVIDIA's own `.pkl` carries Python source that its loader executes; ganinv does not write that.
+NVIDIA's own `.pkl`, which carries Python source, is `nvidia_pickle.py`'s.
 """
 
 from __future__ import annotations
