@@ -39,6 +39,7 @@ from ganinv.loss.latent import Delta, LatentAdversarial, LatentNorm
 from ganinv.loss.lpips import LPIPS
 from ganinv.loss.perceptual import Perceptual
 from ganinv.loss.pixel import L2
+from ganinv.loss.pyramid import LaplacianPyramid
 from ganinv.loss.region import Region
 from ganinv.loss.similarity import Similarity
 from ganinv.method.bdinvert import BDInvert
@@ -90,6 +91,7 @@ ALLOWED: dict[str, dict[str, Constructor]] = {
             Identity,
             L2,
             LPIPS,
+            LaplacianPyramid,
             LatentAdversarial,
             LatentNorm,
             Perceptual,

@@ -111,7 +111,10 @@ RANGES: dict[str, Range] = {
     # per-image methods
     "steps": IMAGES,
     "samples": Range(2, 10**9),
-    "locality_samples": SIZE,
+    **dict.fromkeys(("locality_samples", "global_batch"), SIZE),
+    "levels": Range(1, 16),
+    "growth": Range(0, 1e3, above=True),
+    "local_probability": SHARE,
     "locality_alpha": Range(0, 1e6, above=True),
     **dict.fromkeys(("ramp_up", "ramp_down", "w_noise_ramp", "floor"), Range(0, 1, above=True)),
     **dict.fromkeys(
@@ -125,6 +128,8 @@ RANGES: dict[str, Range] = {
             "noise_reg",
             "w_noise",
             "threshold",
+            "epsilon",
+            "global_weight",
         ),
         FACTOR,
     ),

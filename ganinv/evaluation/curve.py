@@ -45,7 +45,7 @@ def shown_steps(count: int) -> list[int]:
 
 def loss_rows(trace: Any) -> Tensor:
     """The loss [B,K] of a method's trace."""
-    total: Tensor = trace.values["total"].detach().double().cpu()  # [T,B]
+    total: Tensor = trace.values[trace.shown].detach().double().cpu()  # [T,B]
     held = torch.empty_like(total)
     last = torch.full_like(total[0], math.nan)
     for step, now in enumerate(total):

@@ -77,6 +77,32 @@ def synthesize_changed(
     return batched(dict(weights), wp, f, maps)
 
 
+def call_each(network: nn.Module, changes: Mapping[str, Tensor], given: Tensor) -> Tensor:
+    """A network on each image's own inputs with each image's own changes of its weights.
+
+    Args:
+        network: its own weights take part as constants.
+        changes: name of a parameter of the network -> its change [B,*shape].
+        given: [B,n,...], n inputs for each of B.
+
+    Returns:
+        [B,n,...], the network's outputs; row i depends on row i alone.
+
+    Raises:
+        ValueError: a name that is no parameter, or a change of another shape.
+    """
+    own = dict(network.named_parameters())
+    _check_names("weights", changes, {k: (len(given), *v.shape) for k, v in own.items()})
+
+    def one(changes: dict[str, Tensor], given: Tensor) -> Tensor:
+        changed = {name: own[name].detach() + value for name, value in changes.items()}
+        out: Tensor = functional_call(network, changed, (given,))
+        return out
+
+    batched: Callable[..., Tensor] = vmap(one)
+    return batched(dict(changes), given)
+
+
 def _check_names(
     what: str, given: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:

@@ -43,6 +43,7 @@ class Trace:
     ended: list[str]  # "all steps", "converged" or "not finite"
     values: dict[str, Tensor] = field(default_factory=dict)  # name -> [T,B], NaN after the end
     seconds: float = 0.0
+    shown: str = "total"  # the value that tells how far it is
 
 
 @dataclass
@@ -66,6 +67,7 @@ class Optimise(ABC):
 
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     eps: ClassVar[float] = 1e-8
+    shown: ClassVar[str] = "total"  # the value that the progress bar and curves show
 
     def __init__(self, *, model: Model, steps: int, lr: float) -> None:
         name = type(self).__name__
@@ -138,12 +140,15 @@ class Optimise(ABC):
         leaves, known = self.start(target)
         now = Progress(target, _free(leaves), known, torch.arange(count, device=target.x.device))
         before = result = _copy(now.leaves)  # before: each moving image's leaves a step ago
-        trace = Trace(list(target.key), [self.steps] * count, ["all steps"] * count)
+        trace = Trace(
+            list(target.key), [self.steps] * count, ["all steps"] * count, shown=self.shown
+        )
         adam = self._adam(now.leaves)
         bar = tqdm(total=self.steps, desc=type(self).__name__, leave=False, disable=None)
         for step in range(self.steps):
             values, total = self._values(now, step)
-            _record(trace, values | {"total": total}, now.place, step, self.steps)
+            values["total"] = total
+            _record(trace, values, now.place, step, self.steps)
             finite, good = total.isfinite(), self.converged(values)
             going = finite if good is None else finite & ~good
             grads = _gradients(total, going, now.leaves)
@@ -167,7 +172,9 @@ class Optimise(ABC):
                 self.project(now.leaves)
             if step % SHOWN_EVERY == 0:
                 rate = 60 * count * (step + 1) / self.steps / (time.perf_counter() - began)
-                bar.set_postfix_str(f"loss {total.mean():.4g}, about {rate:.3g} images/minute")
+                bar.set_postfix_str(
+                    f"{self.shown} {values[self.shown].mean():.4g}, about {rate:.3g} images/minute"
+                )
             bar.update()
         else:
             _put(result, now.leaves, now.place, torch.ones_like(now.place, dtype=torch.bool))

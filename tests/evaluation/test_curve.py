@@ -10,7 +10,7 @@ from ganinv.evaluation.curve import POINTS, Curve, curve_of, loss_rows, shown_st
 
 
 def trace(*images):
-    return SimpleNamespace(values={"total": torch.tensor(images).t()})
+    return SimpleNamespace(shown="total", values={"total": torch.tensor(images).t()})
 
 
 def test_an_image_that_has_ended_counts_with_what_it_had_then():

@@ -9,12 +9,14 @@ import torch
 
 from ganinv.encoder.base_code import BaseCodeEncoder
 from ganinv.inversion.bdinvert import BDInvert
+from ganinv.inversion.clone import Clone
 from ganinv.inversion.domain_regularised import DomainRegularised
 from ganinv.inversion.encode import Encode
 from ganinv.inversion.image2stylegan import Image2StyleGAN
 from ganinv.inversion.noise_maps import NoiseMaps
 from ganinv.inversion.projector import Projector
 from ganinv.inversion.pti import PTI
+from ganinv.loss.pyramid import LaplacianPyramid
 from tests.inversion import tiny
 
 
@@ -61,6 +63,15 @@ def bdinvert(model, **other):
     return BDInvert(model=model, **settings | other)
 
 
+def clone(model, **other):
+    settings = {"pivot": Encode(model=model), "steps": 6, "lr": 0.01, "epsilon": None,
+                "pyramid": LaplacianPyramid(weight=1.0, levels=2, growth=1.0),
+                "adversarial_weight": 0.05, "local_probability": 0.7, "global_weight": 0.5,
+                "global_batch": 2, "r1_gamma": 1.0, "r1_every": 2, "critic": tiny.critic(model),
+                "real_images": None}  # fmt: skip
+    return Clone(model=model, **settings | other)
+
+
 def base_code_file(model, **other):
     """What a method=bdinvert training writes, with random weights; side 8 of a 64 px generator."""
     node = {"_target_": "ganinv.encoder.base_code.BaseCodeEncoder", "side": 8, "channels": 4,
@@ -85,6 +96,7 @@ METHODS = {
     "domain_regularised": domain_regularised,
     "noise_maps": noise_maps,
     "pti": pti,
+    "clone": clone,
 }
 
 

@@ -44,11 +44,12 @@ def test_every_method_comes_nearer(family):
             continue
         method = make(model)
         found = method(target)
-        curve = method.trace.values["total"]
+        curve = method.trace.values[method.shown]
         assert (curve[-1] < curve[0]).all(), name
         assert all(not value.requires_grad for _, value in parts(found)), name
         mse = (model.render(found) - target.x).square().mean((1, 2, 3))
-        torch.testing.assert_close(mse, method.trace.values["mse"][-1], rtol=0.3, atol=0.0)
+        if "mse" in method.trace.values:
+            torch.testing.assert_close(mse, method.trace.values["mse"][-1], rtol=0.3, atol=0.0)
 
 
 class StopsEarly(Image2StyleGAN):

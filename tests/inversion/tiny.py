@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ganinv.core.interface import Target
 from ganinv.core.seed import derive_seed
+from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.generator.stylegan3 import StyleGAN3Generator
@@ -77,6 +78,16 @@ def model(family: str = "stylegan2", dtype: torch.dtype = torch.float64, size: i
 def perceptual(dtype: torch.dtype = torch.float64) -> Perceptual:
     torch.manual_seed(2)
     return Perceptual(weight=1.0, backbone=Stages()).to(dtype)
+
+
+def critic(of: Model) -> StyleGAN2Discriminator:
+    """A discriminator of the model's size."""
+    torch.manual_seed(4)
+    made = StyleGAN2Discriminator(
+        c_dim=0, resolution=of.G.resolution, img_channels=3, channel_base=64, channel_max=4,
+        conv_clamp=None, mbstd_group_size=2,
+    )  # fmt: skip
+    return made.to(of.G.w_avg.dtype)
 
 
 @torch.no_grad()
