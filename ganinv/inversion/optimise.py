@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
@@ -68,6 +68,7 @@ class Optimise(ABC):
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     eps: ClassVar[float] = 1e-8
     shown: ClassVar[str] = "total"  # the value that the progress bar and curves show
+    shared = False  # whether the images of a batch are to have one result; see `couple`
 
     def __init__(self, *, model: Model, steps: int, lr: float) -> None:
         name = type(self).__name__
@@ -113,6 +114,11 @@ class Optimise(ABC):
     def converged(self, values: Mapping[str, Tensor]) -> Tensor | None:
         """bool [B]: which images are good enough as they are; None: there is no such rule."""
         return None
+
+    def couple(self, gradients: list[Tensor]) -> list[Tensor]:
+        """What Adam is given of the gradients [B,...]: as they are, so that no image knows of
+        another. A method that is `shared` gives every image the same."""
+        return gradients
 
     def project(self, leaves: Leaves) -> None:
         """Bring leaves back to where they may be, in place, after each step; by default nowhere."""
@@ -164,7 +170,7 @@ class Optimise(ABC):
                 now, adam = self._without(now, adam, rows)
                 grads = [grad[rows] for grad in grads]
             before = _copy(now.leaves)
-            for leaf, grad in zip(now.leaves.values(), grads, strict=True):
+            for leaf, grad in zip(now.leaves.values(), self.couple(grads), strict=True):
                 leaf.grad = grad
             adam.param_groups[0]["lr"] = self.rate(step)
             adam.step()
@@ -221,18 +227,43 @@ class Optimise(ABC):
         return torch.optim.Adam(list(leaves.values()), lr=self.lr, betas=self.betas, eps=self.eps)
 
 
+def chain(method: object) -> Iterator[object]:
+    """A method, the one that it starts from, and so on."""
+    while method is not None and not isinstance(method, str):
+        yield method
+        method = next((vars(method)[n] for n in ("begin", "pivot") if n in vars(method)), None)
+
+
 def failed_keys(method: object) -> list[str]:
     """The images that came to no finite number in a method's last call, or in that of a method
     that it starts from."""
-    failed: list[str] = []
-    while method is not None:
-        trace: Trace | None = getattr(method, "trace", None)
+    failed: dict[str, None] = {}
+    for one in chain(method):
+        trace: Trace | None = getattr(one, "trace", None)
         if trace is not None:
             pairs = zip(trace.key, trace.ended, strict=True)
-            failed += [key for key, how in pairs if how == NOT_FINITE and key not in failed]
-        method = next((getattr(method, n, None) for n in ("begin", "pivot") if hasattr(method, n)),
-                      None)  # fmt: skip
-    return failed
+            failed |= {key: None for key, how in pairs if how == NOT_FINITE}
+    return list(failed)
+
+
+def check_batches(methods: Mapping[str, object], images: int, batch_size: int) -> None:
+    """Refuse to cut images that are to share one result.
+
+    Args:
+        methods: by name.
+        images: how many there are.
+        batch_size: how many of them are inverted at once.
+
+    Raises:
+        ConfigError: naming the method.
+    """
+    for name, method in methods.items():
+        if images > batch_size and any(getattr(one, "shared", False) for one in chain(method)):
+            _refuse(
+                f"{name} with shared=true on {images} images in batches of {batch_size}",
+                "one batch: images that share a change of the weights are tuned together",
+                f"set the batch size to {images}, take fewer images, or leave shared=true out",
+            )
 
 
 # ------------------------------------------------------------------ rows of a batch

@@ -13,7 +13,11 @@ sec. 3; constants of danielroich/PTI.
 The norm is over all L rows. Image i has enough when its d(x, ...) is at most `threshold`: then its
 change is kept as it is, before the step, and it leaves the batch.
 
-Differs from the released code in: many images at once; the pivot's noise maps are used (released:
+Several images of one person, `shared`: one d for all of a batch, which descends the mean of their
+L (sec. 3.2). Their results then depend on each other, and none stops before the others.
+
+Differs from the released code in: many images at once, in the shared mode too, where a step
+descends the mean (released: one image after the other); the pivot's noise maps are used (released:
 lost after the projection); features of x are computed once; what is kept is a change of the
 weights, not a copy of G.
 """
@@ -52,6 +56,7 @@ class PTI(Optimise):
         locality_weight: weight of L_R; 0 leaves it out.
         locality_samples: z's an image and step, whose L_R is averaged.
         locality_alpha: alpha, the distance of wp_r from the pivot.
+        shared: one change of the weights for all images of a batch.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class PTI(Optimise):
         locality_weight: float,
         locality_samples: int,
         locality_alpha: float,
+        shared: bool,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
@@ -80,6 +86,7 @@ class PTI(Optimise):
         self.mse_weight, self.perceptual_weight = mse_weight, perceptual_weight
         self.threshold, self.locality_weight = threshold, locality_weight
         self.locality_samples, self.alpha = locality_samples, locality_alpha
+        self.shared = shared
 
     def start(self, target: Target) -> tuple[Leaves, Known]:
         """The pivot, and no change yet."""
@@ -143,4 +150,12 @@ class PTI(Optimise):
 
     def converged(self, values: Mapping[str, Tensor]) -> Tensor | None:
         """d(x, ...) at most the threshold."""
-        return None if self.threshold is None else values["perceptual"] <= self.threshold
+        if self.threshold is None or self.shared:
+            return None
+        return values["perceptual"] <= self.threshold
+
+    def couple(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Of the shared mode, their mean for every image."""
+        if not self.shared:
+            return gradients
+        return [gradient.mean(0, keepdim=True).expand_as(gradient) for gradient in gradients]

@@ -51,7 +51,7 @@ def pti(model, **other):
                 "perceptual_weight": 1.0, "perceptual": tiny.perceptual(),
                 "perceptual_side": None,
                 "threshold": None, "locality_weight": 0.1, "locality_samples": 1,
-                "locality_alpha": 3.0}  # fmt: skip
+                "locality_alpha": 3.0, "shared": False}  # fmt: skip
     return PTI(model=model, **settings | other)
 
 

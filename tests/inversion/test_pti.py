@@ -7,8 +7,9 @@ import torch
 
 from ganinv.core.errors import ConfigError
 from ganinv.inversion.encode import Encode
+from ganinv.inversion.optimise import check_batches
 from tests.inversion import tiny
-from tests.inversion.methods import image2stylegan, projector, pti
+from tests.inversion.methods import image2stylegan, noise_maps, projector, pti
 
 
 def test_it_is_plain_tuning_of_a_copy_of_the_generator():
@@ -99,3 +100,39 @@ def test_any_pivot_and_its_noise():
         ConfigError, match="locality_samples=1, locality_alpha=0; expected at least one"
     ):
         pti(model, locality_alpha=0)
+
+
+def test_shared_images_have_one_change_that_descends_their_mean():
+    """Against a copy of G, tuned on the mean loss of both; no image stops before the others."""
+    model = tiny.model()
+    target = tiny.target(model, "ab")
+    method = pti(model, locality_weight=0.0, shared=True, threshold=1e9)
+    found = method(target)
+    assert method.trace.steps == [6, 6]
+    G = copy.deepcopy(model.G)
+    wp = model.encode(target.s)
+    adam = torch.optim.Adam(G.synthesis.requires_grad_(True).parameters(), lr=0.01)
+    for _ in range(6):
+        values = method.likeness(target, method.likeness.remember(target), G.synthesis(wp))
+        adam.zero_grad()
+        (values["mse"] + values["perceptual"]).mean().backward()
+        adam.step()
+    for name, value in found.weights.items():
+        assert torch.equal(value[0], value[1])
+        change = (G.get_parameter(name) - model.G.get_parameter(name)).detach()
+        torch.testing.assert_close(value[0], change, rtol=0, atol=1e-7)
+    own = pti(model, locality_weight=0.0)(target).weights
+    assert any((value[0] != value[1]).any() for value in own.values())
+
+
+def test_images_that_share_are_not_cut_into_batches():
+    model = tiny.model()
+    method = pti(model, shared=True)
+    check_batches({"pti": method, "encode": Encode(model=model)}, 4, 4)
+    check_batches({"pti": pti(model)}, 40, 4)
+    words = "pti with shared=true on 5 images in batches of 4; expected one batch: .* size to 5"
+    with pytest.raises(ConfigError, match=words):
+        check_batches({"pti": method}, 5, 4)
+    after = noise_maps(model, start=method)
+    with pytest.raises(ConfigError, match="noise_maps with shared=true on 5 images"):
+        check_batches({"noise_maps": after}, 5, 4)
