@@ -15,6 +15,7 @@ from ganinv.config.build import build_data, build_method
 from ganinv.config.check import check, check_config, check_optimizers
 from ganinv.config.command import run_command
 from ganinv.config.instantiate import instantiate
+from ganinv.config.preset import log_preset
 from ganinv.core.errors import USER_ERRORS
 from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.folder import begin, finish, open_run
@@ -48,6 +49,7 @@ def train(cfg: DictConfig) -> int:
     )
     begin(run)
     with rank_log(run.folder, rank_info().rank):
+        log_preset(cfg)
         with friendly_errors(trainer):
             trainer.fit(method, datamodule=data, ckpt_path=run.resume, weights_only=True)
         finish(run, trainer, method)

@@ -24,12 +24,13 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from ganinv.core.errors import ConfigError, explain
 
 FULL = "HYDRA_FULL_ERROR"
-DERIVED = ("encoder", "loss", "discriminator", "domain")  # groups whose choice follows others
+DERIVED = ("encoder", "loss", "discriminator", "preset")  # groups whose choice follows others
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a Hydra application. Its errors of composition are told in a sentence; with
-    HYDRA_FULL_ERROR=1, as they are."""
+    HYDRA_FULL_ERROR=1, as they are. preset=null, which Hydra does not take, is preset=none."""
+    sys.argv[1:] = ["preset=none" if word == "preset=null" else word for word in sys.argv[1:]]
     if os.environ.get(FULL) == "1":
         main()
         return
@@ -133,7 +134,7 @@ def check_choices() -> None:
     method = choices.get("method")
     for group in DERIVED:
         choice = choices.get(group)
-        follows = f"{choices.get('generator')}_{method}" if group == "domain" else method
+        follows = choices.get("generator") if group == "preset" else method
         if choice is None or (choice == follows and group not in typed):
             continue
         if choice not in (found := options_of(group)):

@@ -105,3 +105,30 @@ def test_files_of_a_users_own_are_found(tmp_path):
     ]
     text = said(tmp_path, *words)
     assert "the run's folder /proc/nowhere" in text, text
+
+
+BACKBONE = "_target_: ganinv.backbone.irse.arcface\nweights: /mine.pth\n"
+LOSS = "defaults:\n  - psp\n  - _self_\nl2:\n  weight: 3.0\n"
+
+
+def test_a_backbone_is_swapped_set_and_left_out(tmp_path):
+    for group, content in {"backbone": BACKBONE, "loss": LOSS}.items():
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text(content)
+
+    def loss(*words):
+        search = f"hydra.searchpath=[{tmp_path}]"
+        return composed(["generator=stylegan2_ffhq1024", search, *words])["loss"]
+
+    key = "loss.identity.backbone"
+    assert loss()["identity"]["backbone"]["_target_"].endswith("irse.arcface")
+    assert loss(f"{key}.weights=/a.pth")["identity"]["backbone"]["weights"] == "/a.pth"
+    swapped = loss(f"backbone@{key}=moco_resnet50")["identity"]["backbone"]
+    assert swapped["_target_"].endswith("moco.moco_resnet50")
+    for words in (["loss=mine"], ["loss=mine", "method=restyle_psp"], ["method=restyle_e4e"]):
+        own = loss(f"backbone@{key}=mine", *words)["identity"]["backbone"]
+        assert own["weights"] == "/mine.pth"
+    assert loss("loss.identity=null")["identity"] is None
+    assert loss("loss=mine")["l2"]["weight"] == 3.0
+    cars = loss("experiment=e4e_cars512", "backbone@loss.similarity.backbone=mine")
+    assert cars["identity"] is None and cars["similarity"]["backbone"]["weights"] == "/mine.pth"

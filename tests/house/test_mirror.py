@@ -14,7 +14,8 @@ from hydra.utils import get_object
 from tests.house.tree import CONF, FLOORS, assert_none, at, built, composed, groups, names
 
 ELSEWHERE = {"logger": "trainer"}  # group -> the room of its code, where the names differ
-OVERLAYS = {"experiment", "domain"}  # what changes together; they build nothing of their own
+OVERLAYS = {"experiment", "preset"}  # what changes together; they build nothing of their own
+MOUNT = re.compile(r"/(\w+)@([\w.]+)")  # /backbone@identity.backbone: arcface
 THIRD_PARTY = {"optimizer": "torch.optim."}
 INJECTED = {  # group or nested room -> constructor arguments that only exist at run time
     "encoder": {"num_ws", "w_dim"},
@@ -38,13 +39,30 @@ FILES = [
 
 
 def raw(path) -> dict[str, Any]:
-    """The file's own mapping over that of the same folder's files it builds on."""
+    """The file's own mapping over that of the same folder's files it builds on, with the files of
+    other groups where it mounts them."""
     own = yaml.safe_load(path.read_text()) or {}
+    defaults = own.pop("defaults", [])
     merged: dict[str, Any] = {}
-    for entry in own.pop("defaults", []):
+    for entry in defaults:
         if isinstance(entry, str) and (path.parent / f"{entry}.yaml").is_file():
             merged |= raw(path.parent / f"{entry}.yaml")
-    return merged | own
+    merged |= own
+    for group, package, name in mounts(defaults):
+        *parents, last = package.split(".")
+        node = merged
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = raw(CONF / group / f"{name}.yaml")
+    return merged
+
+
+def mounts(defaults: list[Any]) -> Iterator[tuple[str, str, str]]:
+    """(group, package, choice) of what a defaults list puts into a place of its own."""
+    for entry in defaults:
+        for key, name in entry.items() if isinstance(entry, dict) else ():
+            if found := MOUNT.fullmatch(str(key)):
+                yield found[1], found[2], name
 
 
 def room_of(target: str) -> str:
@@ -174,7 +192,50 @@ def test_an_overlay_builds_no_room_of_its_own(name: str) -> None:
         if path.is_file():
             lines = path.read_text().splitlines()
             assert "# @package _global_" in lines[:2], f"{at(path)}: begin with # @package _global_"
-            assert "_target_" not in yaml.safe_load(path.read_text()), f"{at(path)}: a _target_"
+            assert "_target_" not in (yaml.safe_load(path.read_text()) or {}), (
+                f"{at(path)}: a _target_"
+            )
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "preset").glob("*/**/*.yaml")), ids=at)
+def test_a_preset_changes_values_of_a_choice_that_is_there(path) -> None:
+    name, group, choice = path.relative_to(CONF / "preset").with_suffix("").parts[:3]
+    assert (CONF / "preset" / f"{name}.yaml").is_file(), f"{at(path)}: no conf/preset/{name}.yaml"
+    base = CONF / group / f"{choice}.yaml"
+    assert base.is_file(), f"{at(path)}: there is no {at(base)} to change"
+    nested = len(path.relative_to(CONF / "preset").parts) > 3  # by the method, of all groups
+    own = yaml.safe_load(path.read_text())
+    own.pop("defaults", None)
+    known = {g.name for g in groups()} if nested else set(raw(base))
+    new = {k for k, v in own.items() if not (isinstance(v, dict) and "_target_" in v)}
+    assert_none(f"{at(path, line_of(path, key))}: {at(base)} has no {key}" for key in new - known)
+
+
+def whole_yaml() -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Every file of conf/ and what stands in it."""
+    for path in sorted(CONF.rglob("*.yaml")):
+        yield path, yaml.safe_load(path.read_text()) or {}
+
+
+def test_a_backbone_stands_in_one_file_and_is_mounted_from_there() -> None:
+    inlined = (
+        f"{at(path, line_of(path, node['_target_']))}: {node['_target_']} stands in conf/backbone; "
+        "mount it with /backbone@KEY in the defaults list"
+        for path, own in whole_yaml()
+        if path.parent.name != "backbone"
+        for _, node in built(own)
+        if room_of(node["_target_"]) == "backbone"
+    )
+    used = {
+        name
+        for _, own in whole_yaml()
+        for group, _, name in mounts(own.get("defaults", []))
+        if group == "backbone"
+    }
+    dead = (f"conf/backbone/{name}.yaml:1: nothing mounts it" for name in names("backbone"))
+    assert_none(
+        [*inlined, *(line for line in dead if line.split("/")[2].split(".")[0] not in used)]
+    )
 
 
 class Example:
