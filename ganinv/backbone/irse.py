@@ -181,7 +181,8 @@ def load_trunk(trunk: Trunk, path: str | None, rgb_first: bool = False) -> str:
     rgb = first.in_channels == 3 or rgb_first
     if rgb and first.in_channels > 3 and "input_layer.0.weight" in state:
         others = first.weight.detach()[:, 3:]
-        state["input_layer.0.weight"] = torch.cat([state["input_layer.0.weight"], others], dim=1)
+        rgb_filters = state["input_layer.0.weight"]
+        state["input_layer.0.weight"] = weights_of.widened(rgb_filters, others)
         provenance += f", random filters of {others.shape[1]} input channels"
     elif not rgb:
         log.warning("trunk: the input layer is random, as the input has not three channels")

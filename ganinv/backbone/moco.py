@@ -51,7 +51,7 @@ def resnet_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
     ResNet-50 as it is, without `fc`."""
     if is_training_checkpoint(content):
         state = content["state_dict"]
-        content = {k.removeprefix(QUERY): state[k] for k in state if k.startswith(QUERY)}
+        content = {str(k).removeprefix(QUERY): state[k] for k in state if str(k).startswith(QUERY)}
     return {key: value for key, value in content.items() if not str(key).startswith("fc.")}
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import re
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import resnet34
 
@@ -72,7 +71,7 @@ def load_resnet34(trunk: ResNet34Trunk, path: str | None) -> str:
     state["relu.weight"] = trunk.relu.weight.detach()
     others = trunk.conv1.weight.detach()[:, 3:]
     if others.shape[1] and "conv1.weight" in state:
-        state["conv1.weight"] = torch.cat([state["conv1.weight"], others], dim=1)
+        state["conv1.weight"] = weights_of.widened(state["conv1.weight"], others)
         provenance += f", random filters of {others.shape[1]} input channels"
     names = ("conv1", "bn1", "relu", "body")
     part = nn.ModuleDict({name: getattr(trunk, name) for name in names})

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain
+from ganinv.core.network import misfits, state_of
 from ganinv.core.safe.io import load_tensors, sha256_file
 
 log = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "GANINV_WEIGHTS"
+MAX_NAME = 200  # characters of a tensor's name
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,10 @@ def load(name: str, path: str | None = None) -> tuple[dict[str, Tensor], str]:
         WeightsMissing, WeightsError: as `read`; or the file holds no plain state dict.
     """
     state, provenance = read(name, path)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    plain = isinstance(state, dict) and all(
+        type(k) is str and len(k) <= MAX_NAME and isinstance(v, Tensor) for k, v in state.items()
+    )
+    if not plain:
         raise WeightsError(
             explain(
                 f"{provenance} is not a plain state dict",
@@ -185,15 +190,8 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     Raises:
         WeightsError: keys missing, keys left over, or a shape that differs; `network` is untouched.
     """
-    own = network.state_dict()
-    problems = [f"no {key}" for key in own if key not in state]
-    problems += [f"an unknown {key}" for key in state if key not in own]
-    problems += [
-        f"{key} of {list(state[key].shape)} instead of {list(value.shape)}"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if problems:
+    own, state = network.state_dict(), state_of(state, source)
+    if problems := misfits(own, state):
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(
             explain(
@@ -202,4 +200,14 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
                 "give the weights of this architecture, or choose the architecture of the file",
             )
         )
-    network.load_state_dict(dict(state))
+    network.load_state_dict(state)
+
+
+def widened(filters: Tensor, others: Tensor) -> Tensor:
+    """The filters [O,3,k,k] of a file beside those of further input channels, [O,C,k,k]; filters of
+    another shape as they are, for `fit` to refuse."""
+    fits = filters.ndim == 4 and (len(filters), *filters.shape[2:]) == (
+        len(others),
+        *others.shape[2:],
+    )
+    return torch.cat([filters, others], dim=1) if fits else filters

@@ -25,6 +25,7 @@ Nothing in a file is ever executed, and nothing is overwritten. Importing is nev
 generator.weights=FILE, which reads all generators directly.
 """
 NPY = b"\x93NUMPY"
+Written = list[tuple[Path, str]]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -48,26 +49,29 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import."""
+    from ganinv.core.network import refused_as_malformed
+
     if not args.file.is_file():
         raise WeightsMissing(explain(f"no file {args.file}", "one to import", "check the path"))
     check_writable(args.out, "--out", "choose another --out")
     with open(args.file, "rb") as file:
         head = file.read(6)
-    if head == NPY:
-        written = _boundary(args.file, args.out)
-    elif args.file.suffix == ".safetensors":
-        raise ConfigError(
-            explain(f"{args.file}, a safetensors file", "a file of another code base",
-                    "ganinv's own files need no import: pass it as it is")
-        )  # fmt: skip
-    else:
-        written = _network(args.file, args.out, args.generator)
+    with refused_as_malformed(args.file, "network"):
+        written = _written(args, head)
     for path, words in written:
         print(f"{path}  {words}")
     return 0
 
 
-Written = list[tuple[Path, str]]
+def _written(args: argparse.Namespace, head: bytes) -> Written:
+    if head == NPY:
+        return _boundary(args.file, args.out)
+    if args.file.suffix == ".safetensors":
+        raise ConfigError(
+            explain(f"{args.file}, a safetensors file", "a file of another code base",
+                    "ganinv's own files need no import: pass it as it is")
+        )  # fmt: skip
+    return _network(args.file, args.out, args.generator)
 
 
 def _free(path: Path) -> Path:

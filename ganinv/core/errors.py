@@ -52,6 +52,14 @@ def shown(value: object) -> str:
     return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
 
 
+def named(key: object) -> str:
+    """The name of a tensor or of a setting out of a file, for a message: its first characters, on
+    one line, without what would steer a terminal."""
+    text = key if type(key) is str else shown(key)
+    plain = "".join(c if c.isprintable() else "?" for c in text[:100])
+    return plain + ("..." if len(text) > 100 else "")
+
+
 def reason_of(error: BaseException) -> str:
     """Why a file could not be read or written, on one line, without the words of a library that
     speak of its own inside."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from inspect import signature
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ganinv.core.errors import WeightsError, explain, reason_of, shown
+from ganinv.core.errors import USER_ERRORS, WeightsError, explain, named, reason_of, shown
 
 MAX_SETTING = 1 << 20  # of a constructor's argument: sizes, channels, groups
 MAX_RESOLUTION = 1 << 13  # px
+MAX_WIDTH = 1 << 12  # of z and w, of which thousands of samples are drawn; known ones have 512
 COUNTS = ("mapping_layers", "num_layers")  # settings that say how many layers are made
 MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
              ValueError)  # what code raises on values of other kinds than it counts on  # fmt: skip
@@ -69,6 +71,26 @@ def filled(
     return network
 
 
+@contextmanager
+def refused_as_malformed(path: object, what: str) -> Iterator[None]:
+    """Whatever a file of wrong types makes code raise is one refusal: no `what` in it.
+
+    Raises:
+        WeightsError: naming the file and the reason; errors that a user can cause pass.
+    """
+    try:
+        yield
+    except USER_ERRORS:
+        raise
+    except (*MALFORMED, MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.filename not in (None, str(path)):
+            raise  # of a file that is written
+        raise WeightsError(
+            explain(f"{path}, which holds no {what} that can be read ({reason_of(error)})",
+                    "a complete one of a layout that ganinv knows", "check the file")
+        ) from error  # fmt: skip
+
+
 def state_of(value: Any, source: str) -> dict[str, Tensor]:
     """A state dict of a file.
 
@@ -108,8 +130,9 @@ def settings_fault(kind: type, settings: Any, tensors: int) -> str | None:
         if name not in settings and parameter.default is parameter.empty:
             return f"no {name}"
     for name, value in settings.items():
-        most = MAX_RESOLUTION if name == "resolution" else MAX_SETTING
-        most = tensors if name in COUNTS else most
+        most = {"resolution": MAX_RESOLUTION, "z_dim": MAX_WIDTH, "w_dim": MAX_WIDTH}.get(
+            name, tensors if name in COUNTS else MAX_SETTING
+        )
         kinds = str(known[name].annotation)
         if type(value) is bool or value is None:
             fits = ("bool" if value is not None else "None") in kinds
@@ -124,7 +147,7 @@ def settings_fault(kind: type, settings: Any, tensors: int) -> str | None:
 def misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     """What keeps `state` from filling a network whose state dict is `own`, in words."""
     wrong = [f"no {key}" for key in own if key not in state]
-    wrong += [f"an unknown {key}" for key in state if key not in own]
+    wrong += [f"an unknown {named(key)}" for key in state if key not in own]
     wrong += [
         f"{key} of {list(state[key].shape)} instead of {list(value.shape)}"
         for key, value in own.items()

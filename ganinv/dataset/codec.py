@@ -26,6 +26,11 @@ MAX_PIXELS = 64_000_000  # of a source image; decoded it takes four times as man
 MAX_SCANS = 10  # of a progressive JPEG of MAX_PIXELS; each one is a pass over all pixels
 # What source images may be. Formats that PIL hands to other programs are left out on purpose.
 SOURCE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
+SLOW_CODECS = {  # of PIL's, that go from pixel to pixel in Python
+    "bmp_rle": "a BMP with run lengths",
+    "ppm_plain": "a PPM, PGM or PBM of numbers in letters",
+}
+TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of a TIFF
 
 
 def encode(image: np.ndarray, extension: Extension, quality: int) -> bytes:
@@ -90,12 +95,15 @@ def _open(
     except Image.DecompressionBombError:
         raise ValueError(f"larger than {MAX_PIXELS // 10**6} megapixels") from None
     _check_size(data, (image.height, image.width), size)
-    tiles = getattr(image, "tag_v2", {})  # of a TIFF: decoded whole, however small the image
-    for tags in ((322, 323), (256, 278)):
-        sides = [tiles.get(tag, 0) for tag in tags]
-        if all(type(side) is int for side in sides) and 0 not in sides:
-            height = min(sides[1], image.height) if 278 in tags else sides[1]
-            _check_size(b"", (height, sides[0]), None)
+    tags = getattr(image, "tag_v2", {})
+    if TILE_WIDTH in tags or TILE_HEIGHT in tags:  # decoded whole, however small the image
+        height, width = tags.get(TILE_HEIGHT), tags.get(TILE_WIDTH)
+        if type(height) is not int or type(width) is not int or min(height, width) < 1:
+            raise ValueError("a TIFF whose tiles have no size")
+        _check_size(b"", (height, width), None)
+    for codec in (tile[0] for tile in getattr(image, "tile", ())):
+        if codec in SLOW_CODECS:
+            raise ValueError(f"{SLOW_CODECS[codec]}, which takes minutes; save it as a PNG")
     return image
 
 

@@ -233,6 +233,8 @@ def _json_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
     data = path.read_bytes()
     if 6 * (data.count(b"[") + data.count(b"{")) > len(data) + 60:  # a point is "[1,2],"
         raise ValueError("more brackets than points have")
+    if 4 * data.count(b'"') > len(data) + 1000:  # a string of 6 bytes takes 60
+        raise ValueError("more text than names are")
     content = json.loads(data)
     if not isinstance(content, dict):
         raise ValueError("not an object of names")

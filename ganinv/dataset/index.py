@@ -14,7 +14,6 @@ for truncation possible.
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from collections import OrderedDict
@@ -25,9 +24,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ganinv.core.errors import DataError, explain, reason_of
+from ganinv.core.errors import DataError, explain, named, reason_of, shown
 from ganinv.core.network import MALFORMED
 from ganinv.core.safe.io import sha256_file
+from ganinv.core.safe.json_text import parse_json
 from ganinv.dataset.codec import Extension, Mode, decode
 from ganinv.dataset.index_file import (
     FORMAT,
@@ -126,9 +126,8 @@ def read_index(folder: str | Path) -> Index:
             )
         )
     try:
-        if (size := path.stat().st_size) > MAX_INDEX:
-            raise ValueError(f"{size:,} bytes, more than {MAX_INDEX:,}")
-        raw = parse_index(path.read_bytes())
+        with open(path, "rb") as file:
+            raw = parse_index(file.read(MAX_INDEX + 1))
         return _parse(folder, raw)
     except (*MALFORMED, MemoryError, OSError) as error:
         raise DataError(
@@ -240,7 +239,7 @@ class Reader:
         name = self.index.name_of(sample)
         try:
             member, data = self._member(sample, column)
-            name = f"{name} ({member})"
+            name = f"{name} ({named(member)})"
             pixels = decode(data, extension, mode, self.index.size)
         except Exception as error:  # a broken image ends in any of a dozen kinds; none stops us
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -257,9 +256,9 @@ class Reader:
         """
         try:
             data = self._member(sample, 2)[1]
-            found = json.loads(data) if len(data) <= MAX_JSON else None
+            found = parse_json(data, MAX_JSON)
             if not isinstance(found, dict):
-                raise ValueError(f"{len(data):,} bytes that are no record")
+                raise ValueError(f"{shown(found)} instead of a record")
         except (*MALFORMED, OSError) as error:
             raise BadSample(f"{self.index.name_of(sample)}, json: {reason_of(error)}") from error
         return found
@@ -277,7 +276,7 @@ class Reader:
         except tarfile.TarError as error:
             raise ValueError(f"the tar has something else at its place ({error})") from error
         if header.size != size:
-            raise ValueError(f"the tar has something else at its place ({header.name})")
+            raise ValueError(f"the tar has something else at its place ({named(header.name)})")
         return header.name, data[HEADER:]
 
     def _file(self, shard: int) -> int:

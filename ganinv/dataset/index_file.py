@@ -5,7 +5,6 @@ parsed, every value checked before it is used. See `index.py` for what they say.
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ import numpy as np
 
 from ganinv.core.errors import shown
 from ganinv.core.interface import SourceKind
+from ganinv.core.safe.json_text import parse_json
 from ganinv.dataset.codec import EXTENSIONS, Extension
 
 FORMAT = "ganinv-shards"
 VERSION = 1
-MAX_INDEX = 1 << 30  # bytes of index.json, which lists the images that could not be taken
+MAX_INDEX = 64 << 20  # bytes of index.json, which lists the images that could not be taken
+MAX_SHARDS = 100_000
 MAX_SAMPLES, MAX_TAR, MAX_SIDE = 1 << 32, 1 << 44, 8192  # of a tar; bytes of it; px
 
 
@@ -54,7 +55,7 @@ def parse_index(text: bytes) -> dict[str, Any]:
     Raises:
         ValueError: not such an index; says what is wrong.
     """
-    raw = json.loads(text)
+    raw = parse_json(text, MAX_INDEX)
     if not isinstance(raw, dict):
         raise ValueError(f"{shown(raw)} instead of an index")
     if raw.get("format") != FORMAT or raw.get("version") != VERSION:
@@ -62,6 +63,8 @@ def parse_index(text: bytes) -> dict[str, Any]:
     image, shards = raw.get("image"), raw.get("shards")
     if not isinstance(image, dict) or not isinstance(shards, list) or not shards:
         raise ValueError("no image or no shards")
+    if len(shards) > MAX_SHARDS:
+        raise ValueError(f"{len(shards):,} shards, more than {MAX_SHARDS:,}")
     sides = [_number(image, side, MAX_SIDE) for side in ("height", "width")]
     if min(sides) < 1:
         raise ValueError(f"images of {sides[0]} x {sides[1]} px")

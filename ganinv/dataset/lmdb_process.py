@@ -12,7 +12,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-END, FAULT = -1, -2
+END, FAULT, TOO_LARGE = -1, -2, -3
+MAX_BYTES = 256 << 20  # of one image file; a damaged entry may claim anything
 
 
 def answer(length: int, data: bytes = b"") -> None:
@@ -42,12 +43,14 @@ def main() -> None:
             if not line.strip():
                 keys(database)
             else:
-                with database.begin() as transaction:
+                with database.begin(buffers=True) as transaction:
                     found = transaction.get(bytes.fromhex(line))
-                if found is None:
-                    answer(END)
-                else:
-                    answer(len(found), found)
+                    if found is None:
+                        answer(END)
+                    elif len(found) > MAX_BYTES:
+                        answer(TOO_LARGE)
+                    else:
+                        answer(len(found), bytes(found))
             sys.stdout.buffer.flush()
     except (lmdb.Error, OSError, ValueError) as error:
         words = str(error)[:200].encode()

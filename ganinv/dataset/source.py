@@ -30,7 +30,7 @@ from ganinv.dataset.codec import Extension, Fit, encode, load, load_labels, resi
 from ganinv.dataset.shard import Failure, Sample
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
-MAX_BYTES = 256 << 20  # of one image file; a zip file may claim anything
+MAX_BYTES = lmdb_process.MAX_BYTES  # of one image file; a zip file may claim anything
 
 
 def _is_hidden(name: str) -> bool:
@@ -176,7 +176,7 @@ class Lmdb:
             raise self._damaged((self._answer() or b"").decode(errors="replace"))
         if len(head) == 8 and length == lmdb_process.END:
             return None
-        if len(head) == 8 and not 0 <= length <= MAX_BYTES:
+        if len(head) == 8 and length == lmdb_process.TOO_LARGE:
             raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
         data = self._process.stdout.read(length) if len(head) == 8 else b""
         if len(head) < 8 or len(data) < length:

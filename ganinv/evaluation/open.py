@@ -21,7 +21,8 @@ import torch
 from ganinv.config.build import build_method, build_part
 from ganinv.config.stored import StoredConfig, check_networks, stored_generator
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
-from ganinv.core.safe.io import read_safetensors, sha256_file
+from ganinv.core.network import refused_as_malformed
+from ganinv.core.safe.io import read_metadata, sha256_file
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.importer.load import load_generator, read_torch_file
 from ganinv.generator.importer.nvidia import is_pickle
@@ -86,6 +87,11 @@ def open_model(
         raise WeightsMissing(
             explain(f"no file {path}", "a checkpoint, a bundle or a generator", "check the path")
         )
+    with refused_as_malformed(path, "model"):
+        return _opened(path, weights)
+
+
+def _opened(path: Path, weights: str | None) -> Opened:
     if path.suffix == ".safetensors":
         return _safetensors(path, weights)
     if is_pickle(path):
@@ -123,7 +129,7 @@ def _no_codes(path: Path) -> ConfigError:
 
 
 def _safetensors(path: Path, weights: str | None) -> Opened:
-    _, metadata = read_safetensors(path)
+    metadata = read_metadata(path)
     if metadata.get("format") == "ganinv-encoder":
         raise _no_codes(path)
     if metadata.get("format") != bundle.FORMAT:

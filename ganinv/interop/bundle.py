@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ganinv import __version__
-from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explain
+from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explain, named, shown
 from ganinv.core.safe.io import read_safetensors, sha256_file, write_safetensors
 from ganinv.generator.importer.bundle import KINDS, AnyGenerator
 from ganinv.generator.importer.load import load_generator
@@ -30,6 +30,8 @@ from ganinv.interop.encoder import ENCODERS, ITERATIVE, build_encoder
 from ganinv.inversion.model import Model
 
 FORMAT = "ganinv-inverter"
+MAX_REFINEMENTS = 100
+KIND_WORDS = {str: "text", dict: "a mapping", bool: "true or false", int: "a whole number"}
 
 
 def facts(model: Model) -> dict[str, Any]:
@@ -119,17 +121,16 @@ def load(
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise WeightsError(
-            explain(f"{path} with format={metadata.get('format')!r}", f"format={FORMAT!r}",
+            explain(f"{path} with format={shown(metadata.get('format'))}", f"format={FORMAT!r}",
                     "write one with `ganinv export CHECKPOINT --to safetensors --out FILE`")
         )  # fmt: skip
-    try:
-        kind, architecture = metadata["encoder"]["kind"], dict(metadata["encoder"]["architecture"])
-        source, sha256 = metadata["generator"]["source"], metadata["generator"]["sha256"]
-        start, refinements = bool(metadata["start_from_w_avg"]), int(metadata["refinements"])
-        reads = task.build(metadata["task"], str(path))
-        state = {k.removeprefix("encoder."): v for k, v in tensors.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} lacks {error} in its metadata; write it again") from error
+    kind, architecture = _entry(path, metadata, "encoder", kind=str, architecture=dict)
+    source, sha256 = _entry(path, metadata, "generator", source=str, sha256=str)
+    start, refinements = _values(path, metadata, start_from_w_avg=bool, refinements=int)
+    if not 0 <= refinements <= MAX_REFINEMENTS:
+        raise WeightsError(f"{path} with refinements={shown(refinements)}; write it again")
+    reads = task.build(metadata.get("task"), str(path))
+    state = {k.removeprefix("encoder."): v for k, v in tensors.items()}
     generator = _generator(Path(path), generator_weights, source, sha256)
     if (architecture.get("num_ws"), architecture.get("w_dim")) != (
         generator.num_ws, generator.w_dim,
@@ -154,24 +155,44 @@ def load(
     return model.freeze().to(device), origin
 
 
-def _generator(
-    bundle: Path, given: str | Path | None, source: str | None, sha256: str | None
-) -> AnyGenerator:
+def _values(path: object, values: Any, **kinds: type) -> list[Any]:
+    """The values of these names and types.
+
+    Raises:
+        WeightsError: one is missing, or of another type.
+    """
+    given = values if isinstance(values, Mapping) else {}
+    for name, kind in kinds.items():
+        if type(given.get(name)) is not kind:
+            value = shown(given.get(name)) if name in given else "nothing"
+            raise WeightsError(
+                explain(f"{path}, whose metadata have {name}={value}", KIND_WORDS[kind],
+                        "write the file again with ganinv export")
+            )  # fmt: skip
+    return [given[name] for name in kinds]
+
+
+def _entry(path: object, metadata: Mapping[str, Any], name: str, **kinds: type) -> list[Any]:
+    """`_values` of an entry of the metadata."""
+    return _values(path, _values(path, metadata, **{name: dict})[0], **kinds)
+
+
+def _generator(bundle: Path, given: str | Path | None, source: str, sha256: str) -> AnyGenerator:
     """The generator with this sha256."""
-    weights = str(given) if given is not None else _found(bundle, str(source), sha256)
+    weights = str(given) if given is not None else _found(bundle, source, sha256)
     try:
         generator = load_generator(weights=weights, resolution=None, kind=None, origin=None)
     except WeightsMissing as error:
         raise WeightsMissing(
-            explain(f"{bundle} names the generator {source}, which is not there",
-                    f"the file with sha256 {str(sha256)[:16]}..., there or beside the bundle",
+            explain(f"{bundle} names the generator {named(source)}, which is not there",
+                    f"the file with sha256 {named(sha256[:16])}..., there or beside the bundle",
                     "pass its path: ganinv.load(bundle, generator_weights=FILE), "
                     "or --generator FILE")
         ) from error  # fmt: skip
     if generator.sha256 != sha256:
         raise WeightsError(
             explain(f"a generator with sha256 {str(generator.sha256)[:12]} ({weights})",
-                    f"the one the encoder was trained with, {str(sha256)[:12]}",
+                    f"the one the encoder was trained with, {named(sha256[:12])}",
                     "pass that file (generator_weights=FILE, --generator FILE)")
         )  # fmt: skip
     return generator
@@ -184,10 +205,18 @@ def _lasting(source: str | None) -> str | None:
     return str(path.resolve()) if path.is_file() else source
 
 
-def _found(bundle: Path, source: str, sha256: str | None) -> str:
+def _found(bundle: Path, source: str, sha256: str) -> str:
     """Where the generator is: beside the bundle, at its path seen from the bundle, or where it was;
     the first place with the right file, else the first with any."""
     places = [bundle.parent / Path(source).name, bundle.parent / source, Path(source)]
-    there = list(dict.fromkeys(str(place) for place in places if place.is_file()))
+    there = list(dict.fromkeys(str(place) for place in places if _is_file(place)))
     right = (place for place in there if sha256_file(place) == sha256)
     return next(right, there[0] if there else source)
+
+
+def _is_file(place: Path) -> bool:
+    """Whether a name out of a file is one of a file here; no name at all is not."""
+    try:
+        return place.is_file()
+    except (OSError, ValueError):
+        return False

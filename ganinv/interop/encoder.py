@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganinv.core.errors import USER_ERRORS, WeightsError, explain
-from ganinv.core.network import misfits
+from ganinv.core.errors import USER_ERRORS, WeightsError, explain, reason_of, shown
+from ganinv.core.network import MALFORMED, misfits, state_of
 from ganinv.encoder.e4e import Encoder4Editing
 from ganinv.encoder.idinvert import DomainGuidedEncoder, DomainGuidedEncoder5x5
 from ganinv.encoder.psp import GradualStyleEncoder, PyramidEncoder, WEncoder, WPlusEncoder
@@ -47,7 +47,7 @@ MAX_NUMBER = 1 << 16  # of a constructor's argument: sizes, rows, channels
 
 
 def build_encoder(
-    kind: str, architecture: Mapping[str, Any], state: Mapping[str, Tensor], source: str
+    kind: Any, architecture: Mapping[str, Any], state: Mapping[str, Tensor], source: str
 ) -> nn.Module:
     """An encoder in eval mode, its weights those of `state`, not copied.
 
@@ -60,22 +60,28 @@ def build_encoder(
     Raises:
         WeightsError: an unknown kind, arguments that build none, or tensors that do not fit.
     """
-    if kind not in ENCODERS:
+    state = state_of(state, source)
+    if type(kind) is not str or kind not in ENCODERS:
         raise WeightsError(
-            explain(f"{source} with an encoder of class {kind!r}", f"one of {', '.join(ENCODERS)}",
-                    "check the file")
+            explain(f"{source} with an encoder of class {shown(kind)}",
+                    f"one of {', '.join(ENCODERS)}", "check the file")
         )  # fmt: skip
     constructor = ENCODERS[kind]
     known = inspect.signature(constructor.__init__).parameters
-    fault = next((f"an unknown setting {key!r}" for key in architecture if key not in known), None)
-    fault = fault or next((key for key, v in architecture.items() if not _reasonable(v)), None)
+    unknown = next((key for key in architecture if key not in known), None)
+    wrong_value = (key for key, v in architecture.items() if not _reasonable(key, v, len(state)))
+    fault = None if unknown is None else f"an unknown setting {shown(unknown)}"
+    if fault is None and (key := next(wrong_value, None)) is not None:
+        fault = f"{key}={shown(architecture[key])}"
     network: nn.Module | None = None
     if fault is None:
         try:
             with torch.device("meta"), without_start_word():  # shapes only: no memory yet
                 network = constructor(**architecture)
-        except (*USER_ERRORS, ArithmeticError, RuntimeError, TypeError) as error:
+        except USER_ERRORS as error:
             fault = str(error)
+        except MALFORMED as error:
+            fault = reason_of(error)
     if network is None:
         raise WeightsError(
             explain(f"{source} with settings that make no {kind} ({fault})",
@@ -93,12 +99,14 @@ def build_encoder(
     return network.eval().requires_grad_(False)
 
 
-def _reasonable(value: Any) -> bool:
+def _reasonable(key: str, value: Any, tensors: int) -> bool:
+    """Whether a setting may be tried; there are no more heads than tensors."""
+    most = tensors if key == "num_ws" else MAX_NUMBER
     if isinstance(value, list | tuple):
-        return len(value) <= 2 and all(type(v) is int and _reasonable(v) for v in value)
+        return len(value) == 2 and all(type(v) is int and 0 < v <= most for v in value)
     return (
         value is None
-        or (type(value) is int and 0 < value <= MAX_NUMBER)
+        or (type(value) is int and 0 < value <= most)
         or (type(value) is str and len(value) < 100)
     )
 

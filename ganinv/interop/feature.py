@@ -8,6 +8,7 @@ BDInvert  {"encoder": state dict, "optimizer": ..., ...}; what remains is the ba
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from ganinv.backbone.irse import ArcFaceNet
 from ganinv.backbone.moco import MoCoResNet50, resnet_of
 from ganinv.core.errors import WeightsError, explain
-from ganinv.core.network import misfits
+from ganinv.core.network import misfits, state_of
 from ganinv.encoder.base_code import HALVINGS, BaseCodeEncoder
 
 
@@ -63,12 +64,9 @@ def base_code(content: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Ten
     Raises:
         WeightsError: tensors missing, left over or of another shape.
     """
-    state = dict(content.get("encoder", content))
-    convolutions = sorted(
-        int(key.split(".")[1])
-        for key, value in state.items()
-        if isinstance(value, Tensor) and value.ndim == 4 and key.count(".") == 2
-    )
+    state = state_of(content.get("encoder", content), "a base-code encoder")
+    found = {key: re.fullmatch(r"model\.(\d{1,4})\.weight", key, re.ASCII) for key in state}
+    convolutions = sorted(int(m[1]) for k, m in found.items() if m and state[k].ndim == 4)
     if len(convolutions) < 3 * HALVINGS:
         raise WeightsError("a base-code encoder of too few convolutions; check the file")
     shapes = [state[f"model.{i}.weight"].shape for i in convolutions]
@@ -84,8 +82,7 @@ def base_code(content: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Ten
 
 
 def _checked(own: Mapping[str, Tensor], state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    if any(not isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{source} with entries that are no tensors; check the file")
+    state = state_of(state, source)
     if wrong := misfits(own, state):
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise WeightsError(

@@ -12,6 +12,7 @@ cannot show, which is whether rows are offsets from the first one.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ganinv.core.errors import WeightsError, explain, shown
+from ganinv.core.network import state_of
 from ganinv.generator.importer import rosinality
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.importer.load import check_no_hypernetwork
@@ -122,8 +124,9 @@ def _refinements(opts: dict[str, Any]) -> int:
 def trimmed(state: dict[str, Tensor], num_ws: int) -> dict[str, Tensor]:
     """Without the heads of layers that the generator does not have: e4e's released cars encoder
     says 18 for a generator of 16, and its own script leaves out the last two."""
-    heads = {key: key.split(".")[1] for key in state if key.startswith("styles.")}
-    extra = {key for key, head in heads.items() if head.isdigit() and int(head) >= num_ws}
+    found = {key: re.match(r"styles\.(\d{1,4})\.", key, re.ASCII) for key in state}
+    heads = {key: int(match[1]) for key, match in found.items() if match}
+    extra = {key for key, head in heads.items() if head >= num_ws}
     if len(set(heads.values())) != RELEASED_HEADS:
         return state
     if extra:
@@ -209,9 +212,9 @@ def idinvert(state: Mapping[str, Tensor], generator: AnyGenerator) -> Model:
     Raises:
         WeightsError: tensors missing or of another shape, or an encoder of another generator.
     """
-    last = max(
-        (int(k[5:].split(".")[0]) for k in state if k[5:].split(".")[0].isdigit()), default=0
-    )
+    state = state_of(state, "an encoder of IDInvert")
+    blocks = (re.match(r"block(\d{1,4})\.", key, re.ASCII) for key in state)
+    last = max((int(match[1]) for match in blocks if match), default=0)
     code = state.get(f"block{last}.fc.weight")
     width = generator.num_ws * generator.w_dim
     if code is None or code.ndim != 2 or code.shape[0] != width or last > 12:
@@ -221,7 +224,7 @@ def idinvert(state: Mapping[str, Tensor], generator: AnyGenerator) -> Model:
                     f"{width}: {generator.num_ws} rows of {generator.w_dim} for this generator",
                     "pass the generator that the encoder was trained with")
         )  # fmt: skip
-    channels = [v.shape[0] for k, v in state.items() if k.endswith(".wscale2.bias")]
+    channels = [v.shape[0] for k, v in state.items() if k.endswith(".wscale2.bias") and v.ndim]
     stem = _shape(state, "block0.conv.weight")
     architecture = {
         "num_ws": generator.num_ws,

@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ganinv.core.errors import WeightsError, WeightsMissing, explain
-from ganinv.core.network import misfits
+from ganinv.core.errors import WeightsError, WeightsMissing, explain, named
+from ganinv.core.network import misfits, refused_as_malformed
 from ganinv.core.safe.io import load_tensors, read_safetensors, sha256_file
 from ganinv.interop import bundle, feature, imported
 
@@ -43,13 +43,15 @@ def start_from(encoder: nn.Module, path: str) -> None:
             explain(f"encoder.weights={path}, which is no file", "a trained encoder's file",
                     "check the path, or set encoder.weights=null to train from the start")
         )  # fmt: skip
-    kind, state = read_encoder(file)
+    with refused_as_malformed(file, "encoder"):
+        kind, state = read_encoder(file)
     if isinstance(layers := getattr(encoder, "num_ws", None), int):
         state = imported.trimmed(state, layers)
     if kind != type(encoder).__name__:
         raise WeightsError(
-            explain(f"encoder.weights={path}, a {kind}", f"a {type(encoder).__name__}, the class "
-                    "that encoder=... names", "choose the encoder=... of the file's class")
+            explain(f"encoder.weights={path}, a {named(kind)}",
+                    f"a {type(encoder).__name__}, the class that encoder=... names",
+                    "choose the encoder=... of the file's class")
         )  # fmt: skip
     if wrong := misfits(encoder.state_dict(), state):
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -73,9 +75,9 @@ def read_encoder(file: Path) -> tuple[str, dict[str, Tensor]]:
         if metadata.get("format") == bundle.FORMAT:
             encoder = metadata.get("encoder")
             kind = encoder.get("kind") if isinstance(encoder, dict) else None
-            return str(kind), _part(tensors, "encoder.")
+            return named(kind), _part(tensors, "encoder.")
         if metadata.get("format") == "ganinv-encoder":
-            return str(metadata.get("kind")), tensors
+            return named(metadata.get("kind")), tensors
         raise _no_encoder(file)
     content = load_tensors(file)
     if isinstance(content, dict) and isinstance(content.get("ganinv"), dict):
@@ -97,12 +99,12 @@ def _of_training(content: dict[str, Any], file: Path) -> tuple[str, dict[str, Te
     node = config.get("encoder") if isinstance(config, dict) else None
     if not isinstance(node, dict) or not isinstance(state, dict):
         raise _no_encoder(file)
-    return str(node.get("_target_")).rpartition(".")[2], _part(state, "E.")
+    return named(node.get("_target_")).rpartition(".")[2], _part(state, "E.")
 
 
 def _part(state: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
-    named = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
-    return {k[len(prefix) :]: v for k, v in named.items() if k.startswith(prefix)}
+    tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _no_encoder(file: Path) -> WeightsError:

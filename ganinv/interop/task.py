@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ganinv.core.errors import WeightsError, explain
+from ganinv.core.errors import WeightsError, explain, named, shown
 from ganinv.task.frontalisation import Frontalisation
 from ganinv.task.image import Image
 from ganinv.task.paired import Segmentation, Sketch, Translation
@@ -52,7 +52,7 @@ def build(facts: Any, source: str) -> Task:
             return SuperResolution(factors=numbers)
     names = ", ".join((*PLAIN, "Segmentation (classes: 2 to 256)", "SuperResolution (factors)"))
     raise WeightsError(
-        explain(f"{source} with the task {str(kind)[:40]!r} and {sorted(map(str, facts))[:3]}",
+        explain(f"{source} with the task {shown(kind)} and {', '.join(map(named, facts))[:200]}",
                 f"one of {names}", "check the file")
     )  # fmt: skip
 

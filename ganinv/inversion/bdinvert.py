@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ganinv.core.errors import ConfigError, WeightsError, explain
 from ganinv.core.interface import Inversion, Target
-from ganinv.core.network import filled
+from ganinv.core.network import filled, refused_as_malformed
 from ganinv.core.safe.io import load_tensors
 from ganinv.encoder.base_code import BaseCodeEncoder
 from ganinv.generator.stylegan3 import StyleGAN3Generator
@@ -151,6 +151,11 @@ def base_code_encoder(checkpoint: str | None, G: Any) -> BaseCodeEncoder:
             explain("bdinvert without base_code", "the checkpoint of a base-code encoder", TRAIN)
         )
     content = load_tensors(checkpoint)
+    with refused_as_malformed(checkpoint, "base-code encoder"):
+        return _base_code_encoder(content, checkpoint, G)
+
+
+def _base_code_encoder(content: Any, checkpoint: str, G: Any) -> BaseCodeEncoder:
     ours = content.get("ganinv") if isinstance(content, dict) else None
     node = (ours or {}).get("config", {}).get("encoder") or {}
     if str(node.get("_target_", "")).rpartition(".")[2] != BaseCodeEncoder.__name__:

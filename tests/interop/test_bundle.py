@@ -151,7 +151,7 @@ def test_refusals(saved, tmp_path):
     changed("the task 'Segmentation'", lambda t: t["task"].update(kind="Segmentation"))
     changed("of 3 channels for another task", lambda t: t["task"].update(kind="Sketch"))
     changed("of 3 channels for another task", lambda t: t.update(refinements=5))
-    changed("lacks 'generator'", lambda t: t.pop("generator"))
+    changed("generator=nothing; expected a mapping", lambda t: t.pop("generator"))
     changed("with no latlayer1.bias", lambda t: None, {"encoder.latlayer1.bias"})
 
 

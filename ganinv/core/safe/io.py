@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain, reason_of
+from ganinv.core.safe.safetensors_file import read_file
 from ganinv.core.safe.torch_file import read_torch
 from ganinv.core.safe.unpickle import Names, Unreadable
-
-_DAMAGE = (AssertionError, LookupError, MemoryError, RuntimeError, SafetensorError, ValueError)
-MAX_HEADER = 16 << 20  # bytes of a safetensors file's description; a bundle's has some 100,000
 
 
 def sha256_file(path: str | Path) -> str:
@@ -126,42 +123,42 @@ def _todo(why: str) -> str:
     return "check the file; ganinv never runs code stored in one"
 
 
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_safetensors(
+    path: str | Path, prefix: str = ""
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a `.safetensors` file: its tensors and its metadata, each value parsed from JSON.
 
     All of it is read into memory: the tensors do not depend on what becomes of the file.
 
+    Args:
+        path: the file.
+        prefix: of the names of the tensors that are read.
+
     Raises:
         WeightsMissing: no such file.
-        WeightsError: not a safetensors file, or cut short.
+        WeightsError: not a safetensors file, cut short, or larger than memory.
     """
-    path = Path(path)
+    return _safetensors(Path(path), prefix)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a `.safetensors` file alone; no tensor is read. Errors as above."""
+    return _safetensors(Path(path), None)[1]
+
+
+def _safetensors(path: Path, prefix: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     check_file(path)
     try:
-        return parse_safetensors(path.read_bytes())
-    except (*_DAMAGE, OSError) as error:
+        return read_file(path, prefix)
+    except (ValueError, RuntimeError, MemoryError, OSError) as error:
+        why = str(error) if isinstance(error, ValueError) else reason_of(error)
         raise WeightsError(
             explain(
-                f"{path} is not a readable safetensors file ({reason_of(error)})",
+                f"{path} is not a readable safetensors file ({why})",
                 "one that ganinv wrote, whole",
                 "fetch or copy the file again",
             )
         ) from error
-
-
-def parse_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of the bytes of a `.safetensors` file.
-
-    Raises:
-        SafetensorError, ValueError, LookupError, RuntimeError: not such a file.
-    """
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(len(data) - 8, MAX_HEADER):
-        raise ValueError(f"cut short: a header of {length} bytes in a file of {len(data)}")
-    tensors = load(data)  # checks that the header is right, its metadata text
-    header = json.loads(data[8 : 8 + length])
-    metadata = {key: json.loads(v) for key, v in header.get("__metadata__", {}).items()}
-    return tensors, metadata
 
 
 def write_safetensors(

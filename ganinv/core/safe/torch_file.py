@@ -19,8 +19,10 @@ from __future__ import annotations
 import argparse
 import io
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -41,6 +43,7 @@ ZIP, LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # firs
 VERSION = MAGIC, PROTOCOL
 MAX_OPERATIONS = 400_000  # of a pickle; a checkpoint with its optimizer has some hundred thousand
 MAX_PICKLE = 64 << 20  # bytes of it; a checkpoint with its optimizer has some five million
+MAX_DIRECTORY = 4 << 20  # bytes of a zip file's; a checkpoint of 10,000 tensors has 1 MB
 MAX_DEPTH = 60  # containers inside containers
 MAX_KEY = 100  # characters of a storage's name
 SLACK = 64 << 20  # bytes of tensors that may be used at several places, whatever the file's length
@@ -152,7 +155,7 @@ def _size(values: Any) -> tuple[int, ...]:
 
 def _device(*words: Any) -> str:
     """`torch.device`: its name; everything is read to the CPU."""
-    if not all(type(word) in (str, int) for word in words):
+    if not all(type(word) in (str, int) and len(str(word)) <= MAX_KEY for word in words):
         raise Unreadable("a device without a name")
     return ":".join(map(str, words))
 
@@ -178,8 +181,8 @@ def _names(size: int, more: Names) -> Names:
 
 def _read_zip(file: IO[bytes], size: int, more: Names) -> Any:
     try:
-        with zipfile.ZipFile(file) as archive:
-            prefix = _prefix(archive, size)
+        with open_zip(file, size) as archive:
+            prefix = _prefix(archive)
             pickled = archive.read(prefix + "data.pkl")
             storages = _Storages(size)
 
@@ -211,9 +214,37 @@ def _read_zip(file: IO[bytes], size: int, more: Names) -> Any:
         raise Unreadable(f"a damaged zip file ({type(error).__name__})") from None
 
 
-def _prefix(archive: zipfile.ZipFile, size: int) -> str:
-    """The folder of the archive in which all lies."""
-    entries = archive.infolist()
+class _Directory:
+    """A zip file while its directory is read, which `zipfile` does whole, and makes an object of
+    each entry: it may not be larger than a checkpoint's."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.most = file, MAX_DIRECTORY
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        if size > self.most:
+            raise Unreadable(f"a zip file with a directory of {size:,} bytes")
+        return self.file.read(size)
+
+
+@contextmanager
+def open_zip(file: IO[bytes], size: int) -> Iterator[zipfile.ZipFile]:
+    """A zip file of `size` bytes, of nothing but plain entries.
+
+    Raises:
+        Unreadable: compressed, overlapping, repeated or too many entries.
+        zipfile.BadZipFile, NotImplementedError: damaged.
+    """
+    bounded = _Directory(file)
+    with zipfile.ZipFile(cast(IO[bytes], bounded)) as archive:
+        bounded.most = size
+        _check_entries(archive.infolist(), size)
+        yield archive
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise Unreadable("a compressed zip file, which torch.save never writes")
     if len({entry.header_offset for entry in entries}) != len(entries):
@@ -222,7 +253,11 @@ def _prefix(archive: zipfile.ZipFile, size: int) -> str:
         raise Unreadable("a zip file whose entries are larger than the file")
     if len({entry.filename for entry in entries}) != len(entries):
         raise Unreadable("a zip file with two entries of one name")
-    pickles = [e for e in entries if e.filename.rpartition("/")[2] == "data.pkl"]
+
+
+def _prefix(archive: zipfile.ZipFile) -> str:
+    """The folder of the archive in which all lies."""
+    pickles = [e for e in archive.infolist() if e.filename.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
         raise Unreadable(f"a zip file with {len(pickles)} entries data.pkl instead of one")
     if pickles[0].file_size > MAX_PICKLE:
@@ -282,7 +317,7 @@ def _content(pickled: memoryview, names: Names, storages: _Storages, size: int) 
 
 # ------------------------------------------------------------------ what is used several times
 
-Measure = tuple[int, int, int]  # values, bytes of tensors, depth
+Measure = tuple[int, int, int]  # values, bytes of tensors and of text, depth
 
 
 def _check_unfolded(content: Any, operations: int, size: int) -> None:
@@ -290,13 +325,13 @@ def _check_unfolded(content: Any, operations: int, size: int) -> None:
 
     Raises:
         Unreadable: containers inside themselves, or used again and again inside one another;
-            tensors likewise.
+            tensors and text likewise.
     """
     values, numbers, _ = _measure(content, {}, 0)
     if values > 2 * operations + 1000:
         raise Unreadable("values inside values without end")
     if numbers > 4 * size + SLACK:
-        raise Unreadable(f"{size} bytes that are used as {numbers} bytes of tensors")
+        raise Unreadable(f"{size} bytes that are used as {numbers} bytes of tensors and text")
 
 
 def _measure(value: Any, seen: dict[int, Measure | None], depth: int) -> Measure:
@@ -306,7 +341,7 @@ def _measure(value: Any, seen: dict[int, Measure | None], depth: int) -> Measure
     if isinstance(value, Options):
         value = value.__dict__
     if not isinstance(value, dict | list | tuple):
-        return 1, 0, 0
+        return 1, len(value) if isinstance(value, str) else 0, 0
     if id(value) not in seen:
         if depth > MAX_DEPTH:
             raise Unreadable("values inside values without end")
@@ -314,6 +349,8 @@ def _measure(value: Any, seen: dict[int, Measure | None], depth: int) -> Measure
         parts = value.values() if isinstance(value, dict) else value
         found = [_measure(part, seen, depth + 1) for part in parts]
         values, numbers = 1 + sum(f[0] for f in found), sum(f[1] for f in found)
+        if isinstance(value, dict):
+            numbers += sum(len(key) for key in value if isinstance(key, str))
         seen[id(value)] = values, numbers, 1 + max((f[2] for f in found), default=0)
     known = seen[id(value)]
     if known is None or known[2] > MAX_DEPTH:

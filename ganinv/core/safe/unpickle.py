@@ -8,7 +8,8 @@ byte at which it stands.
 
 Bounds: memory is at most a few times the size of the file, as every string and byte string is
 part of it and every other operation makes at most one small object; time is bounded by the number
-of operations. Functions behind names that copy or scan what they are given must count it.
+of operations: what a name is called with counts as many as it has parts, each time. Functions
+behind names that copy bytes or text must count those.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ MAX_OPERATIONS = 250_000  # NVIDIA's largest files have some fifty thousand
 MAX_TEXT = 1 << 20  # bytes of a string; the longest in practice is a module's source
 MAX_NAME = 256  # bytes of a module's or a class's name
 MAX_INTEGER = 32  # bytes
+MAX_ARGUMENTS = 16  # of a call; the most in practice are seven
 REFUSED = {  # operations that are never needed to write tensors and settings, and why not
     b"i": "INST makes an instance",
     b"o": "OBJ makes an instance",
@@ -282,6 +284,10 @@ class Machine:
         arguments, what = self.pop(), self.pop()
         if type(what) is not Name or what.allowed.call is None or type(arguments) is not tuple:
             raise Unreadable(f"it calls {_words(what)}")
+        if len(arguments) > MAX_ARGUMENTS:
+            raise Unreadable(f"it calls {_words(what)} with {len(arguments)} arguments")
+        for argument in arguments:
+            self.spend(argument)
         self.push(_made(what, what.allowed.call, arguments))
 
     def new(self) -> None:
@@ -298,8 +304,17 @@ class Machine:
         target = self.pop()
         if not isinstance(target, Buildable):
             raise Unreadable(f"it sets the state of {_words(target)}")
+        self.spend(state)
         type(target).build(target, state)
         self.push(target)
+
+    def spend(self, value: Any) -> None:
+        """Count the parts of a container that a function may look through: the file may hand the
+        same one to many."""
+        if isinstance(value, dict | list | tuple | set):
+            self.left -= len(value)
+            if self.left < 0:
+                raise Unreadable("the same values read again and again")
 
     def outside(self) -> None:
         """BINPERSID."""

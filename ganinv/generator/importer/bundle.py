@@ -73,7 +73,7 @@ def load_bundle(path: str | Path) -> AnyGenerator:
         WeightsMissing: no such file.
         WeightsError: not a ganinv generator, or tensors that do not fit its own description.
     """
-    tensors, metadata = read_safetensors(path)
+    tensors, metadata = read_safetensors(path, "G.")
     kind, form = metadata.get("kind"), metadata.get("format")
     if form != "ganinv-generator" or type(kind) is not str or kind not in KINDS:
         raise WeightsError(
@@ -95,7 +95,7 @@ def load_discriminator_state(path: str | Path) -> tuple[str, dict[str, Any], dic
     Raises:
         WeightsError: the bundle holds no discriminator.
     """
-    tensors, metadata = read_safetensors(path)
+    tensors, metadata = read_safetensors(path, "D.")
     if "discriminator" not in metadata:
         raise WeightsError(f"{path} holds no discriminator; use a bundle that was saved with one")
     kind, settings = metadata.get("discriminator_kind", "StyleGAN2Discriminator"), metadata

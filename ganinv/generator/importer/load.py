@@ -4,24 +4,17 @@ it."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from ganinv.core.errors import (
-    USER_ERRORS,
-    WeightsError,
-    WeightsMissing,
-    explain,
-    reason_of,
-    shown,
-)
-from ganinv.core.network import MALFORMED, filled
-from ganinv.core.safe.io import load_tensors, read_safetensors, sha256_file
+from ganinv.core.errors import WeightsError, WeightsMissing, explain, shown
+from ganinv.core.network import filled, refused_as_malformed
+from ganinv.core.safe.io import load_tensors, read_metadata, sha256_file
 from ganinv.generator.importer import genforce, nvidia, nvidia_state, rosinality
 from ganinv.generator.importer.bundle import AnyGenerator, load_bundle, load_discriminator_state
 from ganinv.generator.kind import check_kind
@@ -72,7 +65,7 @@ def load_generator(
         WeightsError: unreadable, of an unknown layout, of another resolution or kind.
     """
     path = find(weights, origin)
-    with _malformed(path, "generator"):
+    with refused_as_malformed(path, "generator"):
         if path.suffix == ".safetensors":
             generator = load_bundle(path)
         elif nvidia.is_pickle(path):
@@ -92,20 +85,6 @@ def load_generator(
     check_kind(generator, kind, path)
     generator.source, generator.sha256 = str(weights), sha256_file(path)
     return generator.eval().requires_grad_(False)
-
-
-@contextmanager
-def _malformed(path: Path, what: str) -> Iterator[None]:
-    """Whatever a file of wrong types makes code raise is one refusal."""
-    try:
-        yield
-    except USER_ERRORS:
-        raise
-    except (*MALFORMED, MemoryError, OSError) as error:
-        raise WeightsError(
-            explain(f"{path}, which holds no {what} that can be read ({reason_of(error)})",
-                    "a complete one of a layout that ganinv knows", "check the file")
-        ) from error  # fmt: skip
 
 
 def read_torch_file(path: Path) -> Any:
@@ -232,7 +211,7 @@ def load_discriminator(*, weights: str, origin: str | None) -> DiscriminatorWeig
         WeightsError: unreadable, or a file without a discriminator.
     """
     path = find(weights, origin)
-    with _malformed(path, "discriminator"):
+    with refused_as_malformed(path, "discriminator"):
         found = _discriminator(path)
     if found is None:
         raise WeightsError(
@@ -252,14 +231,13 @@ def find_discriminator(*, weights: str, origin: str | None) -> DiscriminatorWeig
         WeightsMissing, WeightsError: unreadable, the file or its discriminator.
     """
     path = find(weights, origin)
-    with _malformed(path, "discriminator"):
+    with refused_as_malformed(path, "discriminator"):
         return _discriminator(path)
 
 
 def _discriminator(path: Path) -> DiscriminatorWeights | None:
     if path.suffix == ".safetensors":
-        _, metadata = read_safetensors(path)
-        there = "discriminator" in metadata
+        there = "discriminator" in read_metadata(path)
         return DiscriminatorWeights(*load_discriminator_state(path)) if there else None
     pickled = nvidia.is_pickle(path)
     content = nvidia.read(path) if pickled else _read(path)

@@ -25,6 +25,8 @@ from ganinv.core.op import setup_filter
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 
 MAX_RESOLUTION = 1 << 13  # px
+MAX_DRAWN = 1 << 10  # px up to which noise maps that a file lacks are drawn
+MAX_MAPPING = 1 << 23  # weights of a mapping network of which 10,000 w are drawn; four of FFHQ's
 
 
 def names(resolution: int, mapping_layers: int) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -139,7 +141,7 @@ def import_state(state: dict[str, Tensor], latent_avg: Tensor | None) -> StyleGA
         architecture["resolution"], architecture["mapping_layers"]
     ).items():
         if theirs not in state:
-            if key.endswith("noise_const"):
+            if key.endswith("noise_const") and architecture["resolution"] <= MAX_DRAWN:
                 read[key] = _noise_map(key, empty[key].shape, state["input.input"])
                 continue
             raise WeightsError(f"the file has no {theirs}; expected a complete g_ema state dict")
@@ -153,17 +155,29 @@ def import_state(state: dict[str, Tensor], latent_avg: Tensor | None) -> StyleGA
     average = {"mapping.w_avg": torch.zeros(architecture["w_dim"])}
     source = "a rosinality StyleGAN2"
     generator = filled(StyleGAN2Generator, architecture, {**average, **made, **read}, source)
-    if latent_avg is None:
-        with torch.no_grad():
-            z = torch.randn(10_000, generator.z_dim, generator=torch.Generator().manual_seed(0))
-            latent_avg = generator.mapping(z).mean(0)
+    latent_avg = _average_w(generator) if latent_avg is None else latent_avg
     if latent_avg.ndim == 0 or latent_avg.numel() == 0 or latent_avg.shape[-1] != generator.w_dim:
         raise WeightsError(
             f"latent_avg has shape {tuple(latent_avg.shape)}; expected [{generator.w_dim}], the "
             "average w. To fix: pass the file that the training wrote"
         )
-    generator.mapping.w_avg.copy_(latent_avg.reshape(-1, generator.w_dim)[0])
+    w_avg = latent_avg.reshape(-1, generator.w_dim)[0]
+    if not bool(w_avg.isfinite().all()):
+        raise WeightsError("latent_avg is not finite; expected the average w of a trained network")
+    generator.mapping.w_avg.copy_(w_avg)
     return generator
+
+
+@torch.no_grad()
+def _average_w(generator: StyleGAN2Generator) -> Tensor:
+    """The mean of 10,000 w."""
+    if sum(weight.numel() for weight in generator.mapping.parameters()) > MAX_MAPPING:
+        raise WeightsError(
+            "a file without latent_avg, and a mapping network too large to estimate it; expected "
+            "both. To fix: store the average w under 'latent_avg'"
+        )
+    z = torch.randn(10_000, generator.z_dim, generator=torch.Generator().manual_seed(0))
+    return torch.cat([generator.mapping(part) for part in z.split(1000)]).mean(0)
 
 
 def _noise_map(key: str, shape: torch.Size, constant: Tensor) -> Tensor:
