@@ -18,7 +18,7 @@ from torch import Tensor
 from ganinv.backbone.irse import ArcFaceNet
 from ganinv.backbone.moco import MoCoResNet50, resnet_of
 from ganinv.core.errors import WeightsError, explain
-from ganinv.core.network import misfits, state_of
+from ganinv.core.network import misfits, settings_fault, state_of
 from ganinv.encoder.base_code import HALVINGS, BaseCodeEncoder
 
 
@@ -76,6 +76,10 @@ def base_code(content: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Ten
         "channel_base": int(shapes[0][0]),
         "channel_max": max(int(shape[0]) for shape in shapes[:-2]),
     }
+    if fault := settings_fault(BaseCodeEncoder, {"side": 1, **architecture}, len(state)):
+        raise WeightsError(f"a base-code encoder of unusual sizes ({fault}); check the file")
+    if not all(architecture.values()):
+        raise WeightsError("a base-code encoder of no channels; check the file")
     with torch.device("meta"):
         own = BaseCodeEncoder(side=1, **architecture).state_dict()
     return architecture, _checked(own, state, "a base-code encoder")

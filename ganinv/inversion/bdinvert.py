@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganinv.core.errors import ConfigError, WeightsError, explain
+from ganinv.core.errors import ConfigError, WeightsError, explain, named
 from ganinv.core.interface import Inversion, Target
 from ganinv.core.network import filled, refused_as_malformed
 from ganinv.core.safe.io import load_tensors
@@ -166,7 +166,7 @@ def _base_code_encoder(content: Any, checkpoint: str, G: Any) -> BaseCodeEncoder
     trained_on = (ours or {}).get("generator_sha256")
     if trained_on is not None and trained_on != getattr(G, "sha256", None):
         raise WeightsError(
-            explain(f"{checkpoint}, trained on a generator with sha256 {trained_on[:12]}...",
+            explain(f"{checkpoint}, trained on a generator with sha256 {named(trained_on[:12])}...",
                     f"{str(getattr(G, 'sha256', None))[:12]}..., the generator here", TRAIN)
         )  # fmt: skip
     settings = {name: node.get(name) for name in SETTINGS}

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 MAX_VALUES = 4_000_000  # of some 64 bytes each
+MAX_MAPPINGS = 200_000  # which take longer: two a tensor or a shard
 
 
 def parse_json(data: bytes, most: int) -> Any:
@@ -28,6 +29,8 @@ def parse_json(data: bytes, most: int) -> Any:
         raise ValueError(f"{len(data):,} bytes, more than {most:,}")
     if sum(data.count(sign) for sign in (b",", b":", b"[", b"{")) > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES:,} values")
+    if data.count(b"{") > MAX_MAPPINGS:
+        raise ValueError(f"more than {MAX_MAPPINGS:,} mappings")
     try:
         found = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
         if re.search(rb"\\u[dD][89a-fA-F]", data):  # half a character

@@ -30,7 +30,7 @@ TYPES = {
     "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 MAX_HEADER = 16 << 20  # bytes of the description; a bundle's has some 100,000
-MAX_TENSORS = 50_000  # the largest networks here have some thousand
+MAX_TENSORS = 20_000  # the largest networks here have some thousand
 MAX_DIMENSIONS, MAX_SIDE = 8, 1 << 40
 METADATA = "__metadata__"
 

@@ -27,6 +27,7 @@ KINDS: dict[str, type[AnyGenerator]] = {
     "StyleGAN2Generator": StyleGAN2Generator,
     "StyleGAN3Generator": StyleGAN3Generator,
 }
+DISCRIMINATORS = ("StyleGAN2Discriminator", "StyleGANDiscriminator")  # of ganinv.discriminator
 EXACT = (".freqs", ".phases", "_filter")  # buffers that stay float32: an error there is everywhere
 
 
@@ -99,6 +100,11 @@ def load_discriminator_state(path: str | Path) -> tuple[str, dict[str, Any], dic
     if "discriminator" not in metadata:
         raise WeightsError(f"{path} holds no discriminator; use a bundle that was saved with one")
     kind, settings = metadata.get("discriminator_kind", "StyleGAN2Discriminator"), metadata
-    if type(kind) is not str or not isinstance(settings["discriminator"], dict):
-        raise WeightsError(f"{path} describes no discriminator's class and settings; check it")
+    if type(kind) is not str or kind not in DISCRIMINATORS:
+        raise WeightsError(
+            explain(f"{path} with discriminator_kind={shown(kind)}",
+                    f"one of {', '.join(DISCRIMINATORS)}", "write the file again")
+        )  # fmt: skip
+    if not isinstance(settings["discriminator"], dict):
+        raise WeightsError(f"{path} without the settings of its discriminator; write it again")
     return kind, settings["discriminator"], part_of(tensors, "D")

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ganinv.core.errors import WeightsError, explain
+from ganinv.core.errors import WeightsError, explain, named
 from ganinv.core.latent import num_ws
 from ganinv.core.network import MALFORMED, filled, settings_fault, state_of
 from ganinv.core.op import setup_filter
@@ -138,7 +138,7 @@ def _read(
     if unknown:
         raise WeightsError(
             explain(
-                f"an unknown {unknown[0]}",
+                f"an unknown {named(unknown[0])}",
                 f"nothing but a StyleGAN (v1) of the {layout} layout, without labels",
                 "pass an unconditional network",
             )
@@ -284,7 +284,9 @@ def import_discriminator(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict
     known = {theirs for theirs, _ in table.values()} | {"lod"}
     unknown = [k for k in state if k not in known and not k.endswith(".blur.kernel")]
     if unknown:
-        raise WeightsError(f"an unknown {unknown[0]}; expected an unconditional discriminator")
+        raise WeightsError(
+            f"an unknown {named(unknown[0])}; expected an unconditional discriminator"
+        )
     channels = [state[f"input{k}.bias"].numel() for k in range(blocks)]
     architecture = {
         "resolution": resolution,

@@ -13,12 +13,14 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ganinv.core.errors import USER_ERRORS
 
 SECONDS, MEMORY = 2.0, 1 << 30
 
@@ -86,10 +88,11 @@ def torch_bytes(content: Any, legacy: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def metadata_changed(good: bytes) -> Iterator[bytes]:
-    """A bundle with each value of its metadata changed."""
+def metadata_changed(good: bytes, names: Iterable[str] | None = None) -> Iterator[bytes]:
+    """A bundle with each value of its metadata changed, or of the entries of these names."""
     header, data = split_safetensors(good)
-    for name, text in header["__metadata__"].items():
+    for name in header["__metadata__"] if names is None else names:
+        text = header["__metadata__"][name]
         for value in changed(json.loads(text), PLAIN):
             other = copy.copy(header)
             other["__metadata__"] = header["__metadata__"] | {name: json.dumps(value)}
@@ -135,7 +138,7 @@ def _alarm(*_: Any) -> None:
 def _outcome(reader: Callable[[Path], Any], path: Path, errors: tuple[type, ...]) -> str:
     """ "" for a good end, else what went wrong."""
     signal.signal(signal.SIGALRM, _alarm)
-    begin = time.process_time()
+    begin = _cpu_seconds()
     signal.setitimer(signal.ITIMER_REAL, 5 * SECONDS)  # others use the machine too
     try:
         reader(path)
@@ -151,8 +154,14 @@ def _outcome(reader: Callable[[Path], Any], path: Path, errors: tuple[type, ...]
         return f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    seconds = time.process_time() - begin
+    seconds = _cpu_seconds() - begin
     return f"{seconds:.1f} s" if seconds > SECONDS else ""
+
+
+def _cpu_seconds() -> float:
+    """Of this process, and of those that a reader started and that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _several(reader: Any, paths: list[Path], errors: tuple[type, ...]) -> list[tuple[str, str]]:
@@ -172,3 +181,24 @@ def faults(
         parts = [paths[i::processes] for i in range(processes)]
         futures = [pool.submit(_several, reader, part, errors) for part in parts]
         return [fault for future in futures for fault in future.result(timeout=300)]
+
+
+def written(folder: Path, contents: Iterable[bytes], suffix: str) -> list[Path]:
+    """Each content as a file of the folder."""
+    paths = []
+    for number, content in enumerate(contents):
+        paths.append(folder / f"{number:05d}{suffix}")
+        paths[-1].write_bytes(content)
+    assert paths
+    return paths
+
+
+def assert_bounded(paths: list[Path], *readers: Callable[[Path], Any]) -> None:
+    """Each file is read or refused in one sentence, by each reader."""
+    for reader in readers:
+        assert faults(reader, paths, USER_ERRORS) == [], reader
+
+
+def pickled(*parts: bytes) -> bytes:
+    """A pickle of these operations."""
+    return b"\x80\x02" + b"".join(parts) + b"."

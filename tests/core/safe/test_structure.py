@@ -28,13 +28,15 @@ from ganinv.interop.bundle import load as load_inverter
 from tests.core.safe.hostile import (
     PLAIN,
     TENSORS,
+    assert_bounded,
     changed,
     deep,
-    faults,
     header_changed,
     metadata_changed,
     nested,
+    pickled,
     torch_bytes,
+    written,
 )
 from tests.dataset.sets import grey_set
 
@@ -81,19 +83,6 @@ def as_image(path):
             pass
 
 
-def written(folder, contents, suffix):
-    paths = []
-    for number, content in enumerate(contents):
-        paths.append(folder / f"{number:05d}{suffix}")
-        paths[-1].write_bytes(content)
-    assert paths
-    return paths
-
-
-def assert_bounded(reader, paths):
-    assert faults(reader, paths, USER_ERRORS) == []
-
-
 @pytest.fixture(scope="module")
 def generator():
     torch.manual_seed(0)
@@ -136,10 +125,6 @@ def test_torch_files(tmp_path, generator, legacy):
     assert_bounded(as_discriminator, paths[::5])
     assert_bounded(as_model, paths)
     assert_bounded(read_boundary, paths[::5])
-
-
-def pickled(*parts):
-    return b"\x80\x02" + b"".join(parts) + b"."
 
 
 def call(name, *arguments):
