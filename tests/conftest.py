@@ -15,7 +15,8 @@ import torch
 from tests.runs import tiny_generator_file
 
 if "OMP_NUM_THREADS" not in os.environ:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))  # test processes on this machine
+    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1) // beside))
 
 
 @pytest.fixture(autouse=True, scope="session")
