@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,15 @@ from tests.faults import sitecustomize as faults
 from tests.runs import ROOT
 
 FAULTS = Path(__file__).parent / "faults"
+
+
+@cache
+def can_mount() -> bool:
+    """Whether this process may mount a file system."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def environment(fault: str = "") -> dict[str, str]:

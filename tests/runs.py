@@ -83,6 +83,15 @@ def composed(arguments: list[str]) -> DictConfig:
     return cfg
 
 
+def composed_evaluate(*arguments: str) -> DictConfig:
+    """What `python evaluate.py <arguments>` composes."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = copy.deepcopy(compose("evaluate", overrides=list(arguments)))
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+    return cfg
+
+
 def run(arguments: list[str]) -> None:
     """Train in this process, as train.py does."""
     train(composed(arguments))

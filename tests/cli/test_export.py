@@ -9,31 +9,17 @@ import pytest
 import torch
 
 import ganinv
-from ganinv.cli.main import main
 from ganinv.core.safe.io import read_safetensors
 from ganinv.evaluation.open import load_trained, open_model
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.generator.importer.load import load_discriminator, load_generator
 from ganinv.interop import official
 from ganinv.inversion.model import Model
+from tests.cli.commands import ok, refused
 from tests.generator.nvidia_files import content, dump
 from tests.interop.models import TINY, model_of, stylegan2
 from tests.interop.test_plain import idinvert_model
 from tests.runs import ROOT, overrides, run
-
-
-def ok(capsys, *arguments):
-    code = main([str(a) for a in arguments])
-    out = capsys.readouterr()
-    assert code == 0, out.err
-    return out.out
-
-
-def refused(capsys, words, *arguments):
-    assert main([str(a) for a in arguments]) == 1
-    said = capsys.readouterr().err
-    assert words in said, said
-
 
 # ------------------------------------------------------------------ a training checkpoint
 

@@ -19,6 +19,7 @@ from ganinv.core.safe.io import sha256_file
 from ganinv.evaluation.open import load_trained
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.interop import bundle
+from tests.cli import commands
 from tests.interop.models import TINY, model_of, stylegan2
 
 
@@ -42,16 +43,11 @@ def folder(tmp_path_factory):
 
 
 def ok(capsys, *arguments):
-    code = main(["invert", *(str(a) for a in arguments)])
-    out = capsys.readouterr()
-    assert code == 0, out.err
-    return out.out
+    return commands.ok(capsys, "invert", *arguments)
 
 
 def refused(capsys, words, *arguments):
-    assert main(["invert", *(str(a) for a in arguments)]) == 1
-    said = capsys.readouterr().err
-    assert words in said, said
+    commands.refused(capsys, words, "invert", *arguments)
 
 
 def result(out):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import open_dict
 
 from evaluate import evaluate
 from ganinv.config.check import check, check_config, check_optimizers
@@ -16,7 +13,7 @@ from ganinv.core.errors import ConfigError, WeightsError
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.optimizer.ranger import Ranger
 from tests.house.tree import names
-from tests.runs import ROOT, SHAPE, composed
+from tests.runs import SHAPE, composed, composed_evaluate
 
 WHOLE = "expected a whole number of at least"
 TRAIN = {
@@ -72,14 +69,6 @@ EVALUATE = {
     "split=tset": "expected one of train, val, test",
     "metric.lite0.column=3": "expected text",
 }
-
-
-def composed_evaluate(*arguments):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = copy.deepcopy(compose("evaluate", overrides=list(arguments)))
-    with open_dict(cfg):
-        cfg.pop("hydra", None)
-    return cfg
 
 
 @pytest.mark.parametrize("argument", TRAIN)

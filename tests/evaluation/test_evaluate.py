@@ -1,14 +1,11 @@
 """evaluate.py on a real checkpoint: its numbers, its files, what it refuses."""
 
-import copy
 import csv
 import json
 import re
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import open_dict
 from PIL import Image
 
 from evaluate import evaluate
@@ -21,20 +18,11 @@ from ganinv.evaluation.open import load_trained
 from ganinv.evaluation.output import _seconds
 from ganinv.interop import official
 from tests.interop.models import model_of, stylegan2
-from tests.runs import ROOT, overrides, run, tiny_generator_file
-
-
-def composed(*arguments):
-    """What `python evaluate.py <arguments>` composes."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = copy.deepcopy(compose("evaluate", overrides=list(arguments)))
-    with open_dict(cfg):
-        cfg.pop("hydra", None)
-    return cfg
+from tests.runs import composed_evaluate, overrides, run, tiny_generator_file
 
 
 def evaluated(*arguments):
-    evaluate(composed(*arguments))
+    evaluate(composed_evaluate(*arguments))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import subprocess
 
 import pytest
@@ -12,14 +11,8 @@ from evaluate import evaluate
 from ganinv.cli.main import main
 from ganinv.core.errors import ConfigError, RunError
 from ganinv.run.disk import check_writable, disk_errors
-from tests.evaluation.test_evaluate import composed
-
-
-def can_mount():
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        return False
-    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return subprocess.run(command, capture_output=True).returncode == 0
+from tests.processes import can_mount
+from tests.runs import composed_evaluate
 
 
 @pytest.fixture
@@ -50,7 +43,7 @@ def test_every_command_refuses_such_a_disk_before_it_loads_anything(disks, tmp_p
             said = capsys.readouterr().err
             assert reason in said and "ConfigError" in said and "Traceback" not in said, command
         with pytest.raises(ConfigError, match=f"the folder of the report .*{reason}"):
-            evaluate(composed("checkpoint=no.ckpt", f"output={disk / 'o'}"))
+            evaluate(composed_evaluate("checkpoint=no.ckpt", f"output={disk / 'o'}"))
         assert sorted(disk.iterdir()) == before
 
 

@@ -3,7 +3,6 @@
 import csv
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -33,16 +32,8 @@ from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.folder import ENVIRONMENT
 from ganinv.run.status import read_state
 from tests.generator.test_stylegan3 import tiny as stylegan3
-from tests.processes import finished, start
+from tests.processes import can_mount, finished, start
 from tests.runs import METHODS, composed, differences, overrides, run, tiny_generator_file
-
-
-def can_mount():
-    """Whether this process may mount a file system."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        return False
-    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def trained(method, assets, folder, *extra):

@@ -4,11 +4,9 @@
 """
 
 import csv
-import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +17,7 @@ import torch
 from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.status import read_state
 from tests.dataset.server import serving
-from tests.processes import finished, launch, launch_ready, start
+from tests.processes import can_mount, finished, launch, launch_ready, start
 from tests.runs import METHODS, differences, overrides
 
 ENTRIES = ("state_dict", "optimizer_states", "images_seen")
@@ -218,14 +216,6 @@ def test_a_server_that_answers_500_for_a_while_changes_nothing(vanishing, tmp_pa
         server.faults += [["000003.tar", 404, 10**6]]
         told = launch_ready(far, tmp_path / "gone", 1)
     assert re.search(r"DataError: .*000003.tar.*the server answers 404", told), told
-
-
-def can_mount() -> bool:
-    """Whether this process may mount a file system."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        return False
-    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
