@@ -7,11 +7,13 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from ganinv.core.command import printable
 from ganinv.core.errors import ConfigError, explain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ganinv.dataset.source import Source
     from ganinv.inversion.model import Model
     from ganinv.task.task import Task
 
@@ -63,6 +65,75 @@ def read(data: bytes, task: Task, size: tuple[int, int], fit: Any) -> Tensor:
         image = image.convert("L")
     pixels = np.atleast_3d(resize(image, size, fit, labels=labels))
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+def read_mask(masks: Source, name: str, size: tuple[int, int], fit: Any) -> Tensor:
+    """The mask of an image as the image was cropped: uint8 [1,H,W], 1 where it counts (at least
+    half white); 1 everywhere for an image that has no mask."""
+    import numpy as np
+    import torch
+
+    from ganinv.dataset.codec import load, resize
+
+    if name not in {known for known, _ in masks.items()}:
+        return torch.ones(1, *size, dtype=torch.uint8)
+    grey = load(masks.read(name)).convert("L")
+    pixels = resize(grey, size, fit, labels=True)
+    return torch.from_numpy((np.asarray(pixels) >= 128).astype(np.uint8))[None]
+
+
+def check_masks(masks: Source, source: Source) -> None:
+    """Refuse masks before the first step.
+
+    Raises:
+        ConfigError: a mask that fits no image: of a name that none has, of another size than its
+            image, or black everywhere, so that nothing counts.
+    """
+    from ganinv.dataset.codec import load
+
+    names = {name for name, _ in source.items()}
+    found = [name for name, _ in masks.items()]
+    if not found:
+        raise ConfigError(explain("--masks without any image", "a mask of each image's name, white "
+                                  "where it counts", "check the path"))  # fmt: skip
+    for name in found:
+        if name not in names:
+            raise ConfigError(
+                explain(f"--masks with {printable(name)}, which fits no image",
+                        f"the name of one, e.g. {printable(min(names))}",
+                        "rename it, suffix and all, or take it out")
+            )  # fmt: skip
+        try:
+            mask, image = load(masks.read(name)), load(source.read(name))
+        except (OSError, ValueError) as error:
+            if _reads(masks, name):
+                continue  # the image cannot be read, which is told with the others
+            raise ConfigError(
+                explain(f"--masks with {printable(name)}, which cannot be read ({error})",
+                        "an image, white where it counts", "write it again")
+            ) from error  # fmt: skip
+        if mask.size != image.size:
+            sizes = [f"{height} x {width} px" for width, height in (mask.size, image.size)]
+            raise ConfigError(
+                explain(f"the mask {printable(name)} of {sizes[0]}", f"its image's {sizes[1]}",
+                        "draw it on the image itself")
+            )  # fmt: skip
+        highest: Any = mask.convert("L").getextrema()[1]
+        if highest < 128:
+            raise ConfigError(
+                explain(f"the mask {printable(name)}, which is black everywhere",
+                        "white where the image counts", "correct that mask")
+            )  # fmt: skip
+
+
+def _reads(source: Source, name: str) -> bool:
+    from ganinv.dataset.codec import load
+
+    try:
+        load(source.read(name))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def targets(names: list[str]) -> dict[str, str]:

@@ -1,21 +1,29 @@
-"""The work of `ganinv invert`: images of a folder to codes and pictures, in numbered batches."""
+"""The work of `ganinv invert`: images of a folder to codes and pictures, in numbered batches.
+
+A part holds wp [B,L,D] and `seconds` [B] of a batch's readable images; of a method that optimises
+also `steps` [B].
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from ganinv.cli._align_options import align_settings
-from ganinv.cli._inputs import read, targets, task_of
+from ganinv.cli._inputs import read, read_mask, targets, task_of
+from ganinv.cli._methods import plain_methods
+from ganinv.config.inversions import build_inversions
 from ganinv.core.errors import ConfigError, explain
-from ganinv.core.image import to_uint8
+from ganinv.core.image import to_uint8, to_unit
+from ganinv.core.interface import Inversion, Target
 from ganinv.core.safe.io import sha256_file, write_atomic
 from ganinv.core.seed import derive_seed, randn_rows
 from ganinv.dataset.codec import encode
@@ -24,7 +32,10 @@ from ganinv.editing.mix import mix
 from ganinv.evaluation.open import open_model
 from ganinv.evaluation.ranks import Ranks
 from ganinv.evaluation.work import GO_ON, Part, Work, cut
+from ganinv.inversion.encode import Encode
+from ganinv.inversion.file import write_inversion
 from ganinv.inversion.model import Model
+from ganinv.inversion.optimise import check_batches, failed_keys
 from ganinv.run.disk import disk_errors
 
 
@@ -44,6 +55,10 @@ class Inverting:
     mix_layers: list[int]
     mix_alpha: float
     seed: int
+    method: str = "encode"
+    methods: DictConfig | None = None  # nodes of conf/inversion; None: the encoder alone
+    size: int | None = None  # px a side at which a method compares; None: what the encoder reads
+    masks: Source | None = None  # of the same names as images
 
     @property
     def batches(self) -> list[range]:
@@ -75,6 +90,11 @@ class Inverting:
             "w_dim": model.w_dim,
             "task": type(task_of(model, self.task)).__name__,
             "mixing": mixing if self.outputs > 1 else None,
+            "method": self.method,
+            "methods": None if self.methods is None else plain_methods(self.methods),
+            "method_size": self.size,
+            "method_seed": self.seed if self.methods is not None else None,
+            "masks": None if self.masks is None else repr(self.masks.items()),
         }
 
 
@@ -92,6 +112,11 @@ class Inverter:
         self.targets = targets(job.names)
         self.device = _device(job.device, ranks)
         self.model, self.task = model.to(self.device), task_of(model, job.task)
+        self.method: Callable[[Target], Inversion] = Encode(model=self.model)
+        if job.methods is not None:
+            made = build_inversions(job.methods.inversion, self.model)
+            self.method = made[job.method]
+            check_batches({f"--method {job.method}": self.method}, len(job.names), job.batch_size)
 
     def __call__(
         self, work: Work, numbers: list[int]
@@ -103,7 +128,7 @@ class Inverter:
             yield number, *part
 
     def invert(self, out: Path, number: int) -> Part:
-        """The codes wp [B,L,D] of a batch's readable images, and the seconds [B] they took."""
+        """The part of a batch; its pictures and, of a method, its inversions go to `out`."""
         names, pixels, failed = [], [], []
         for place in self.job.batches[number]:
             name = self.job.names[place]
@@ -113,19 +138,44 @@ class Inverter:
             else:
                 names.append(name)
                 pixels.append(found)
-        codes = torch.empty(0, self.model.num_ws, self.model.w_dim)
+        if not pixels:
+            codes = torch.empty(0, self.model.num_ws, self.model.w_dim)
+            return {"wp": codes, "seconds": torch.empty(0)}, {"names": [], "failed": failed}
         start = time.perf_counter()
-        if pixels:
-            with torch.inference_mode():
-                wp = self.model.encode(self.task.read(torch.stack(pixels).to(self.device)))
-                codes = wp.float().cpu()  # all work on the device is done
-                seconds = (time.perf_counter() - start) / len(names)
-                for output in range(self.job.outputs):
-                    self._write(out, names, self._mixed(wp, names, output), output)
-        else:
-            seconds = 0.0
+        inversion = self.method(self._target(names, pixels))
+        codes = inversion.wp.float().cpu()  # all work on the device is done
+        seconds = (time.perf_counter() - start) / len(names)
         tensors = {"wp": codes, "seconds": torch.full((len(names),), seconds)}
-        return tensors, {"names": names, "failed": failed}
+        if (trace := getattr(self.method, "trace", None)) is not None:
+            tensors["steps"] = torch.tensor(trace.steps)
+        with torch.inference_mode():
+            for output in range(self.job.outputs):
+                mixed = replace(inversion, wp=self._mixed(inversion.wp, names, output))
+                self._write(out, names, mixed, output)
+        if self.job.methods is not None:
+            self._keep(out, names, inversion)
+        return tensors, {
+            "names": names,
+            "failed": failed,
+            "not_finite": failed_keys(self.method),
+        }
+
+    def _target(self, names: list[str], pixels: list[tuple[Tensor, ...]]) -> Target:
+        """What is to be inverted: s, and where a method compares images x and their masks."""
+        s = self.task.read(torch.stack([one[0] for one in pixels]).to(self.device))
+        seeds = [derive_seed(self.job.seed, "inversion", name) for name in names]
+        if self.job.methods is None:
+            return Target(x=s, s=s, key=names, seeds=seeds)
+        x = to_unit(torch.stack([one[1] for one in pixels]).to(self.device))
+        mask = torch.stack([one[2] for one in pixels]).to(x) if self.job.masks else None
+        return Target(x=x, s=s, key=names, seeds=seeds, mask=mask)
+
+    def _keep(self, out: Path, names: list[str], found: Inversion) -> None:
+        """A file of each image's inversion."""
+        for row, name in enumerate(names):
+            path = (out / "inversions" / self.targets[name]).with_suffix(".safetensors")
+            about = {"key": name, "method": self.job.method}
+            write_inversion(path, found, row, self.model.G, about)
 
     def _mixed(self, wp: Tensor, names: list[str], output: int) -> Tensor:
         """The codes of an output: the first are the encoder's own, the others mixed."""
@@ -136,19 +186,28 @@ class Inverter:
         w = generator.mapping(randn_rows(seeds, (generator.z_dim,), self.device))
         return mix(wp, w, self.job.mix_layers, self.job.mix_alpha)
 
-    def _write(self, out: Path, names: list[str], wp: Tensor, output: int) -> None:
-        shown = to_uint8(self.model.render(wp)).permute(0, 2, 3, 1).cpu().numpy()
+    def _write(self, out: Path, names: list[str], found: Inversion, output: int) -> None:
+        shown = to_uint8(self.model.render(found)).permute(0, 2, 3, 1).cpu().numpy()
         for name, picture in zip(names, shown, strict=True):
             target = self.targets[name]
             if output:
                 target = f"{target.removesuffix('.png')}-mix{output}.png"
             write_atomic(out / "images" / target, encode(picture, "png", 95))
 
-    def _read(self, name: str) -> Tensor | str:
-        """uint8 [C0,H,W], or why it could not be read."""
+    def _read(self, name: str) -> tuple[Tensor, ...] | str:
+        """uint8 [C0,H,W] for the encoder and, of a method, [3,S,S] to compare with and where there
+        are masks [1,S,S]; or why it could not be read."""
+        size = self.model.input_size
+        wanted = size if self.job.size is None else (self.job.size, self.job.size)
         try:
             data = self.source.read(name)
-            return read(data, self.task, self.model.input_size, self.job.fit)
+            s = read(data, self.task, size, self.job.fit)
+            if self.job.methods is None:
+                return (s,)
+            x = s if wanted == size else read(data, self.task, wanted, self.job.fit)
+            if self.job.masks is None:
+                return s, x
+            return s, x, read_mask(self.job.masks, name, wanted, self.job.fit)
         except Exception as error:  # a broken image ends in any of a dozen kinds; none stops us
             return (str(error).splitlines() or [type(error).__name__])[0][:200]
 

@@ -5,6 +5,8 @@ OUT/images/<name>.png   what the codes give, at the generator's size; with --out
 OUT/latents.pt          float32 [N,L,D], absolute codes, as StyleCLIP and e4e's tools read them
 OUT/latents.npy         the same for NumPy, without pickle
 OUT/invert.json         the name of each row, the images that could not be read, and the settings
+OUT/inversions/<name>.safetensors   with --method: all that was found for an image, codes, f, noise
+                        maps and changes of the weights (`ganinv/inversion/file.py`)
 
 Images are taken in batches of consecutive names (`evaluation/work.py`): the same command goes on
 where it was stopped, and which process computes a batch changes nothing.
@@ -21,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.cli._align_options import add_align, aligned, detector_with_align
-from ganinv.cli._inputs import TASKS, rows_of, task_of
+from ganinv.cli._inputs import TASKS, check_masks, rows_of, task_of
+from ganinv.cli._methods import ENCODE, check_methods, config_of
 from ganinv.core.command import printable
 from ganinv.core.errors import ConfigError, DataError, explain
 
@@ -33,6 +36,8 @@ EXAMPLES = """examples:
   ganinv invert e4e_ffhq_encode.pt aligned --out inverted --batch-size 16 --processes 2
   ganinv invert e4e_ffhq_encode.pt holiday.zip --align --out inverted
   ganinv invert runs/NAME/checkpoints/best.ckpt masks --out faces --outputs 5 --mix-layers 8-17
+  ganinv invert e4e_ffhq_encode.pt aligned --out tuned --method pti --size 1024 --set steps=200
+  ganinv invert e4e_ffhq_encode.pt aligned --out tuned --method pti --start projector
 
 Images are turned upright, cropped to the encoder's aspect and resized, as ganinv shard does. Faces
 must be aligned as the encoder's training images were: --align crops photos as FFHQ's were.
@@ -75,8 +80,26 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--mix-alpha", type=float, default=1.0, help="how far, default 1: entirely")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn, default 0")
     parser.add_argument("--generator", type=Path, metavar="FILE", help="where it has moved")
+    add_methods(parser)
     add_align(parser)
     parser.set_defaults(run=run)
+
+
+def add_methods(parser: argparse.ArgumentParser) -> None:
+    """The options of per-image methods."""
+    group = parser.add_argument_group("per-image methods, which go on for each image alone")
+    group.add_argument("--method", default=ENCODE, metavar="NAME", help="of conf/inversion: "
+                       "image2stylegan, projector, domain_regularised, noise_maps, bdinvert, pti, "
+                       "clone; default encode, the encoder alone")  # fmt: skip
+    group.add_argument("--start", metavar="NAME", help="the method whose result it starts from, "
+                       "w_avg or random; default what its yaml says")  # fmt: skip
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+                       help="a key of conf/inversion/NAME.yaml, or in full: inversion.NAME.KEY=, "
+                       "loss=lpips_vgg; may be repeated")  # fmt: skip
+    group.add_argument("--size", type=int, metavar="PX", help="of the images that are compared; "
+                       "default what the encoder reads; at most the generator's")  # fmt: skip
+    group.add_argument("--masks", type=Path, metavar="DIR", help="images of the same names, white "
+                       "where an image counts (in-painting)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,9 +122,16 @@ def run(args: argparse.Namespace) -> int:
             explain(f"{args.folder} holds no images{others}",
                     "png, jpg, webp, bmp, tiff or ppm files", "check the path")
         )  # fmt: skip
+    methods = config_of(args.method, args.start, args.settings) if args.method != ENCODE else None
     opened = open_model(args.checkpoint, args.generator)
     model = opened.model
-    source = aligned(source, detector, model.input_size, task_of(model, args.task).reads)
+    task = task_of(model, args.task)
+    if methods is not None:
+        check_methods(args.method, model, task, args.size)
+    source = aligned(source, detector, model.input_size, task.reads)
+    masks = None if args.masks is None else open_source(args.masks)
+    if masks is not None:
+        check_masks(masks, source)
     items = source.items()
     job = Inverting(
         checkpoint=args.checkpoint,
@@ -116,6 +146,10 @@ def run(args: argparse.Namespace) -> int:
         mix_layers=rows_of(args.mix_layers, model.num_ws),
         mix_alpha=args.mix_alpha,
         seed=args.seed,
+        method=args.method,
+        methods=methods,
+        size=args.size,
+        masks=masks,
     )
     inverter = Inverter(job, model, ranks)
     sizes = [len(batch) for batch in job.batches]
@@ -145,6 +179,13 @@ def _check(args: argparse.Namespace) -> None:
         if (value := getattr(args, name)) is not None and value < 1:
             option = name.replace("_", "-")
             raise ConfigError(explain(f"--{option} {value}", "at least 1", "raise it"))
+    given = {"start": args.start, "size": args.size, "masks": args.masks, "set": args.settings}
+    for option, value in given.items():
+        if args.method == ENCODE and value not in (None, []):
+            raise ConfigError(
+                explain(f"--{option} with the encoder alone", "--method NAME, which it is for",
+                        f"add --method pti, say, or leave --{option} out")
+            )  # fmt: skip
     if not math.isfinite(args.mix_alpha):
         raise ConfigError(explain(f"--mix-alpha {args.mix_alpha}", "a number", "e.g. 0.5"))
     from ganinv.run.disk import check_writable
@@ -189,11 +230,13 @@ def _join(work: Work, left_out: list[str]) -> None:
     from ganinv.evaluation.work import GO_ON
     from ganinv.run.disk import disk_errors
 
-    codes, names, failed = [], [], []
+    codes, names, failed, not_finite, steps = [], [], [], [], []
     for tensors, metadata in work.parts(patience=PATIENCE):
         codes.append(tensors["wp"])
         names += metadata["names"]
         failed += metadata["failed"]
+        not_finite += metadata.get("not_finite", [])
+        steps += tensors["steps"].tolist() if "steps" in tensors else []
     wp = torch.cat(codes)
     plain, array = io.BytesIO(), io.BytesIO()
     torch.save(wp, plain)
@@ -203,6 +246,8 @@ def _join(work: Work, left_out: list[str]) -> None:
         "images": names,
         "failed": failed,
         "left_out": left_out,
+        "not_finite": not_finite,
+        "steps": steps,
         "shape": list(wp.shape),
     }
     with disk_errors(work.folder, GO_ON):
@@ -218,6 +263,13 @@ def _tell(out: Path) -> int:
     names, failed = content["images"], content["failed"]
     shape = "x".join(map(str, content["shape"]))
     print(f"{out}: {len(names)} images, latents.pt and latents.npy [{shape}]")
+    if content.get("steps"):
+        mean = sum(content["steps"]) / len(content["steps"])
+        print(f"inversions/: one file an image, after {mean:.4g} steps on average")
+    if lost := content.get("not_finite"):
+        shown = ", ".join(printable(name) for name in lost[:LISTED])
+        print(f"came to a loss or gradient that is no finite number: {len(lost)} ({shown}); what "
+              "was found before is kept")  # fmt: skip
     if content["left_out"]:
         print(f"left out: {_counted(content['left_out'])}, no images by their names")
     if failed:

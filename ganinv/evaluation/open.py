@@ -4,6 +4,7 @@
     bundle (.safetensors)                 written by `ganinv export --to safetensors`, `ganinv import`
     checkpoint of pSp, e4e, ReStyle       encoder and generator in one file
     encoder of IDInvert                   with its generator in a file of its own
+    inversion (.safetensors)              of `ganinv invert --method`: its generator, tuned
     generator                             whatever `generator.weights` takes: no encoder
 
 `evaluate.py`, `ganinv invert`, `ganinv export` and `ganinv.load` all open files here.
@@ -20,7 +21,7 @@ import torch
 
 from ganinv.config.build import build_method, build_part
 from ganinv.config.stored import StoredConfig, check_networks, stored_generator
-from ganinv.core.errors import ConfigError, WeightsMissing, explain
+from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explain, shown
 from ganinv.core.network import refused_as_malformed
 from ganinv.core.safe.io import read_metadata, sha256_file
 from ganinv.generator.importer.bundle import AnyGenerator
@@ -28,6 +29,7 @@ from ganinv.generator.importer.load import load_generator, read_torch_file
 from ganinv.generator.importer.nvidia import is_pickle
 from ganinv.interop import bundle, feature, imported
 from ganinv.interop.encoder import close_heads, without_start_word
+from ganinv.inversion.file import FORMAT, check_generator, read_inversion, tuned
 from ganinv.inversion.model import Model
 from ganinv.method.base import Method
 from ganinv.method.gan import GAN
@@ -132,10 +134,42 @@ def _safetensors(path: Path, weights: str | None) -> Opened:
     metadata = read_metadata(path)
     if metadata.get("format") == "ganinv-encoder":
         raise _no_codes(path)
+    if metadata.get("format") == FORMAT:
+        return _inversion(path, weights)
     if metadata.get("format") != bundle.FORMAT:
         return _generator(path)
     model, origin = bundle.load(path, weights)
     return Opened(path, model, "bundle", f"{model.kind}, a bundle", **origin)
+
+
+def _inversion(path: Path, weights: str | None) -> Opened:
+    """The generator with one image's noise maps and changes of the weights in it."""
+    found, metadata = read_inversion(path)
+    source = weights or metadata.get("generator_source")
+    if not isinstance(source, str):
+        raise ConfigError(
+            explain(f"{path}, which names no generator", "the generator's file",
+                    "add --generator FILE")
+        )  # fmt: skip
+    generator = _base(source)
+    check_generator(path, metadata, generator)
+    made = tuned(path, found, generator)
+    kind, key = type(made).__name__, shown(metadata.get("key"))
+    words = f"{kind} of {made.resolution} px, as {shown(metadata.get('method'))} left it for {key}"
+    return Opened(path, made, kind, words)
+
+
+def _base(source: str) -> AnyGenerator:
+    """The generator that an inversion names: of a file of any kind but another inversion."""
+    path = Path(source)
+    if not path.is_file():
+        return load_generator(weights=source, resolution=None, kind=None, origin=None)
+    if path.suffix == ".safetensors" and read_metadata(path).get("format") == FORMAT:
+        raise WeightsError(
+            explain(f"{path}, an inversion, as the generator of another one", "a generator's file",
+                    "add --generator FILE")
+        )  # fmt: skip
+    return open_model(path).generator
 
 
 def _generator(path: Path) -> Opened:
