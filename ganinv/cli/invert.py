@@ -29,6 +29,7 @@ from ganinv.core.command import printable
 from ganinv.core.errors import ConfigError, DataError, explain
 
 if TYPE_CHECKING:
+    from ganinv.dataset.source import Source
     from ganinv.evaluation.work import Work
 
 EXAMPLES = """examples:
@@ -114,14 +115,7 @@ def run(args: argparse.Namespace) -> int:
     from ganinv.run.launch import agree
 
     ranks = ranks_of(args.processes)
-    source = open_source(args.folder)
-    left_out = source.left_out()
-    if not source.items():
-        others = f" ({_counted(left_out)} in it)" if left_out else ""
-        raise DataError(
-            explain(f"{args.folder} holds no images{others}",
-                    "png, jpg, webp, bmp, tiff or ppm files", "check the path")
-        )  # fmt: skip
+    source, left_out = _images(args.folder)
     methods = config_of(args.method, args.start, args.settings) if args.method != ENCODE else None
     opened = open_model(args.checkpoint, args.generator)
     model = opened.model
@@ -172,6 +166,25 @@ def run(args: argparse.Namespace) -> int:
     else:
         _join(work, left_out)
     return _tell(args.out)
+
+
+def _images(folder: Path) -> tuple[Source, list[str]]:
+    """The images of a folder, zip or LMDB, and the names of the files that are none.
+
+    Raises:
+        DataError: there are none.
+    """
+    from ganinv.dataset.source import open_source
+
+    source = open_source(folder)
+    left_out = source.left_out()
+    if not source.items():
+        others = f" ({_counted(left_out)} in it)" if left_out else ""
+        raise DataError(
+            explain(f"{folder} holds no images{others}", "png, jpg, webp, bmp, tiff or ppm files",
+                    "check the path")
+        )  # fmt: skip
+    return source, left_out
 
 
 def _check(args: argparse.Namespace) -> None:
