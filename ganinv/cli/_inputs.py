@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ganinv.core.command import printable
@@ -80,6 +80,17 @@ def read_mask(masks: Source, name: str, size: tuple[int, int], fit: Any) -> Tens
     grey = load(masks.read(name)).convert("L")
     pixels = resize(grey, size, fit, labels=True)
     return torch.from_numpy((np.asarray(pixels) >= 128).astype(np.uint8))[None]
+
+
+def open_masks(path: Path | None, source: Source) -> Source | None:
+    """The masks of a folder; None where none is given. Errors as `check_masks`."""
+    from ganinv.dataset.source import open_source
+
+    if path is None:
+        return None
+    masks = open_source(path)
+    check_masks(masks, source)
+    return masks
 
 
 def check_masks(masks: Source, source: Source) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.cli._align_options import add_align, aligned, detector_with_align
-from ganinv.cli._inputs import TASKS, check_masks, rows_of, task_of
+from ganinv.cli._inputs import TASKS, open_masks, rows_of, task_of
 from ganinv.cli._methods import ENCODE, check_methods, config_of
 from ganinv.core.command import printable
 from ganinv.core.errors import ConfigError, DataError, explain
@@ -108,7 +108,6 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     detector = detector_with_align(args)
     from ganinv.cli._inverting import Inverter, Inverting
-    from ganinv.dataset.source import open_source
     from ganinv.evaluation.open import open_model
     from ganinv.evaluation.ranks import carry_out, ranks_of
     from ganinv.evaluation.work import Work
@@ -123,9 +122,7 @@ def run(args: argparse.Namespace) -> int:
     if methods is not None:
         check_methods(args.method, model, task, args.size)
     source = aligned(source, detector, model.input_size, task.reads)
-    masks = None if args.masks is None else open_source(args.masks)
-    if masks is not None:
-        check_masks(masks, source)
+    masks = open_masks(args.masks, source)
     items = source.items()
     job = Inverting(
         checkpoint=args.checkpoint,
