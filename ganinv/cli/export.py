@@ -10,12 +10,15 @@ from ganinv.core.errors import ConfigError, explain
 from ganinv.run.disk import check_writable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ganinv.evaluation.open import Opened
 
 OFFICIAL = ("psp", "e4e", "restyle")
 FOLDERS = ("genforce", "onnx", "torch-export")  # several files
 TARGETS = (
-    *OFFICIAL, "genforce", "nvidia-state", "nvidia-pkl", "safetensors", "onnx", "torch-export"
+    *OFFICIAL, "genforce", "nvidia-state", "nvidia-pkl", "rosinality", "safetensors", "onnx",
+    "torch-export",
 )  # fmt: skip
 EXAMPLES = """examples:
   ganinv export runs/NAME/checkpoints/best.ckpt --to safetensors --out e4e.safetensors
@@ -24,7 +27,9 @@ EXAMPLES = """examples:
   ganinv export ffhq.pkl --to nvidia-state --out ffhq.pt
   ganinv export stylegan2-ffhq-config-f.pt --to nvidia-pkl --out stylegan2-ffhq.pkl
 
-CHECKPOINT is a .ckpt of train.py, a bundle, a checkpoint of pSp, e4e or ReStyle, or a generator.
+CHECKPOINT is a .ckpt of train.py, a bundle, a checkpoint of pSp, e4e or ReStyle, a generator, or a
+file of `ganinv invert --method` in OUT/inversions: the generator as it was tuned for one image, and
+beside it OUT's name with _w.npz, the image's code "w" [1,L,D], as NVIDIA's generate.py takes it.
 genforce, onnx and torch-export write several files into the folder OUT, the others the file OUT.
 docs/INTEROP.md says who opens what.
 """
@@ -70,9 +75,26 @@ def run(args: argparse.Namespace) -> int:
 
     opened = open_model(args.checkpoint, args.generator)
     print(f"{args.checkpoint}: {opened.words}")
-    for path in write(opened, args.to, args.out, args.dataset_type):
+    written = write(opened, args.to, args.out, args.dataset_type)
+    if opened.code is not None and args.to not in FOLDERS:
+        written.append(write_code(args.out, opened.code))
+    for path in written:
         print(f"{path}  ({path.stat().st_size / 2**20:,.1f} MiB)")
     return 0
+
+
+def write_code(out: Path, wp: Tensor) -> Path:
+    """The code [1,L,D] that belongs to a tuned generator, beside its file."""
+    import io
+
+    import numpy as np
+
+    from ganinv.core.safe.io import write_atomic
+
+    path, buffer = out.with_name(f"{out.stem}_w.npz"), io.BytesIO()
+    np.savez(buffer, w=wp.numpy())
+    write_atomic(path, buffer.getvalue())
+    return path
 
 
 def write(opened: Opened, to: str, out: Path, dataset_type: str | None) -> list[Path]:
@@ -90,6 +112,9 @@ def write(opened: Opened, to: str, out: Path, dataset_type: str | None) -> list[
         return plain.write_genforce(out, model)
     if to == "nvidia-state":
         plain.write_nvidia(out, generator)
+        return [out]
+    if to == "rosinality":
+        plain.write_rosinality(out, generator)
         return [out]
     if to == "nvidia-pkl":
         nvidia_pickle.write(out, generator)

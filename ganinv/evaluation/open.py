@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ganinv.config.build import build_method, build_part
 from ganinv.config.stored import StoredConfig, check_networks, stored_generator
@@ -48,6 +49,7 @@ class Opened:
     config: dict[str, Any] = field(default_factory=dict)  # of the training run, where there is one
     images_seen: int | None = None  # by that run
     dataset_type: str | None = None  # what a released checkpoint calls its images
+    code: Tensor | None = None  # wp [1,L,D] of the image that an inversion's generator is tuned for
 
     @property
     def generator(self) -> AnyGenerator:
@@ -156,7 +158,7 @@ def _inversion(path: Path, weights: str | None) -> Opened:
     made = tuned(path, found, generator)
     kind, key = type(made).__name__, shown(metadata.get("key"))
     words = f"{kind} of {made.resolution} px, as {shown(metadata.get('method'))} left it for {key}"
-    return Opened(path, made, kind, words)
+    return Opened(path, made, kind, words, code=found.wp)
 
 
 def _base(source: str) -> AnyGenerator:

@@ -1,5 +1,6 @@
 """State dicts for other code bases: NVIDIA's generators, and IDInvert's pair of files.
 
+    rosinality     `{"g_ema": ..., "latent_avg": ...}`
     nvidia-state   see `generator/importer/nvidia_state.py`
     genforce       files of genforce/idinvert_pytorch: `<name>_generator.pth` (StyleGAN, v1) and
                    `<name>_encoder.pth`
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.safe.io import write_atomic
-from ganinv.generator.importer import genforce, nvidia_state
+from ganinv.generator.importer import genforce, nvidia_state, rosinality
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.stylegan import StyleGANGenerator
+from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.interop import official
 from ganinv.inversion.model import Model
 
@@ -30,6 +32,31 @@ FOR_GENERATORS = "export with --to safetensors, onnx or torch-export, which take
 def write_nvidia(path: Path, generator: AnyGenerator) -> None:
     """Write `nvidia-state`, atomically. Errors as `export_state`."""
     _save(path, nvidia_state.export_state(generator))
+
+
+def write_rosinality(path: Path, generator: AnyGenerator) -> None:
+    """Write `{"g_ema": state dict, "latent_avg": [D]}` of rosinality/stylegan2-pytorch, which pSp,
+    e4e and their descendants start from, atomically.
+
+    Raises:
+        ConfigError: another generator than an unconditional StyleGAN2, or one whose clamp of
+            activations, which that layout lacks, changes its images.
+    """
+    if not isinstance(generator, StyleGAN2Generator) or generator.architecture["c_dim"]:
+        classes = getattr(generator, "architecture", {}).get("c_dim", 0)
+        raise ConfigError(
+            explain(f"--to rosinality, and a {type(generator).__name__} of {classes} classes",
+                    "an unconditional StyleGAN2", FOR_GENERATORS)
+        )  # fmt: skip
+    difference = official.clamp_difference(generator)
+    if difference > official.CLAMP_TOLERANCE:
+        raise ConfigError(
+            explain("--to rosinality, and a generator whose conv_clamp changes its images (by "
+                    f"{difference:.1e})", "no clamp: the layout has none", FOR_GENERATORS)
+        )  # fmt: skip
+    state = _plain(rosinality.export_state(generator))
+    average = generator.w_avg.detach().cpu()
+    _save(path, {"g_ema": state, "latent_avg": average})
 
 
 def write_genforce(folder: Path, model: Model | AnyGenerator) -> list[Path]:

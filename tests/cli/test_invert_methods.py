@@ -197,10 +197,15 @@ def test_an_inversion_opens_as_its_tuned_generator(trained, folder, tmp_path, ca
         expected = model.render(found)
         torch.testing.assert_close(opened.generator.synthesis(found.wp), expected, rtol=0,
                                    atol=1e-5)  # fmt: skip
-    made = tmp_path / "tuned.safetensors"
-    assert main(["export", str(file), "--to", "safetensors", "--out", str(made)]) == 0
-    again = open_model(made).generator
-    torch.testing.assert_close(again.synthesis(found.wp), expected, rtol=0, atol=1e-5)
+    forms = {"nvidia-state": "n.pt", "nvidia-pkl": "stylegan2.pkl", "rosinality": "r.pt"}
+    for form, name in (forms | {"safetensors": "tuned.safetensors"}).items():
+        made = tmp_path / name
+        assert main(["export", str(file), "--to", form, "--out", str(made)]) == 0
+        again = open_model(made).generator
+        torch.testing.assert_close(again.synthesis(found.wp), expected, rtol=0, atol=1e-4)
+        with np.load(tmp_path / f"{made.stem}_w.npz", allow_pickle=False) as kept:
+            assert np.array_equal(kept["w"], found.wp.numpy()) and list(kept) == ["w"]
+        (tmp_path / f"{made.stem}_w.npz").unlink()
     capsys.readouterr()
 
     def export_refused(words, path, *more):
