@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -26,6 +28,7 @@ MAX_PIXELS = 64_000_000  # of a source image; decoded it takes four times as man
 MAX_SCANS = 10  # of a progressive JPEG of MAX_PIXELS; each one is a pass over all pixels
 # What source images may be. Formats that PIL hands to other programs are left out on purpose.
 SOURCE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
+MAX_PARTS, MAX_PIECES = 50_000, 400_000  # reads of a head, and of its pixels (PNG: of 8 KB each)
 SLOW_CODECS = {  # of PIL's, that go from pixel to pixel in Python
     "bmp_rle": "a BMP with run lengths",
     "ppm_plain": "a PPM, PGM or PBM of numbers in letters",
@@ -80,6 +83,33 @@ def decode(
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).contiguous()
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without PIL's warnings: of sizes, for which there is a limit of our own, and of each tag of
+    metadata, which are not used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class InParts(io.BytesIO):
+    """The bytes of an image file, of which PIL may read so many parts: it goes from chunk to chunk,
+    and in some heads from byte to byte, in Python."""
+
+    left = MAX_PARTS
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            ValueError: too many parts.
+        """
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("more parts than an image file has; save it again")
+        return super().read(size)
+
+
 def _open(
     data: bytes, formats: tuple[str, ...], size: tuple[int, int] | None = None
 ) -> Image.Image:
@@ -87,9 +117,8 @@ def _open(
     if data[:4] == b"RIFF":  # PIL takes the memory for a WebP when it opens it
         _check_size(data, _webp_size(data), size)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a limit of our own
-            image = Image.open(io.BytesIO(data), formats=formats)
+        with quiet():
+            image = Image.open(file := InParts(data), formats=formats)
     except UnidentifiedImageError:  # whose own words name an object in memory
         raise ValueError(f"not a {' or '.join(formats)} file") from None
     except Image.DecompressionBombError:
@@ -101,6 +130,7 @@ def _open(
         if type(height) is not int or type(width) is not int or min(height, width) < 1:
             raise ValueError("a TIFF whose tiles have no size")
         _check_size(b"", (height, width), None)
+    file.left = MAX_PIECES
     for codec in (tile[0] for tile in getattr(image, "tile", ())):
         if codec in SLOW_CODECS:
             raise ValueError(f"{SLOW_CODECS[codec]}, which takes minutes; save it as a PNG")
@@ -151,8 +181,9 @@ def load(data: bytes) -> Image.Image:
             of more than `MAX_PIXELS`.
     """
     file = _open(data, SOURCE_FORMATS)
-    file.load()
-    image: Image.Image = ImageOps.exif_transpose(file)
+    with quiet():
+        file.load()
+        image: Image.Image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I"):  # 16 bit grey; PIL's own conversion would clip it at 255
         levels = np.asarray(image).clip(0, 65535).astype(np.uint32)
         image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
@@ -174,7 +205,8 @@ def load_labels(data: bytes) -> Image.Image:
         ValueError, OSError: as `load`; or an image in colour, whose numbers nobody knows.
     """
     file = _open(data, SOURCE_FORMATS)
-    file.load()
+    with quiet():
+        file.load()
     if file.mode not in ("L", "P", "1"):
         raise ValueError(
             f"a map of classes as a {file.mode} image; expected one channel (grey or palette)"

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import io
 import json
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ganinv.core.errors import ConfigError, DataError, explain
 from ganinv.dataset.align import check_inside, crop, oriented_quad, side_of
-from ganinv.dataset.codec import SOURCE_FORMATS, encode, load
+from ganinv.dataset.codec import SOURCE_FORMATS, InParts, encode, load, quiet
 
 if TYPE_CHECKING:
     from ganinv.dataset.source import Source
@@ -276,10 +274,9 @@ def open_photo(data: bytes) -> Image.Image:
     Raises:
         ValueError, OSError: see `codec.load`; or more than MAX_PIXELS.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with quiet():
         try:
-            with Image.open(io.BytesIO(data), formats=SOURCE_FORMATS) as file:
+            with Image.open(InParts(data), formats=SOURCE_FORMATS) as file:
                 width, height = file.size
         except Image.DecompressionBombError as error:  # so large that PIL does not even say how
             raise ValueError(f"more than {MAX_PIXELS / 1e6:.0f} megapixels: {error}") from None

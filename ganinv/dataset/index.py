@@ -106,7 +106,7 @@ def read_index(folder: str | Path) -> Index:
         DataError: no folder, no index, or an index that is damaged or of another version.
     """
     folder = Path(folder).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(
             explain(
                 f"no folder {folder}",
