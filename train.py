@@ -16,6 +16,7 @@ from ganinv.config.check import check, check_config, check_optimizers
 from ganinv.config.command import run_command
 from ganinv.config.instantiate import instantiate
 from ganinv.config.preset import log_preset
+from ganinv.config.start import check_start
 from ganinv.core.errors import USER_ERRORS
 from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.folder import begin, finish, open_run
@@ -32,11 +33,13 @@ def train(cfg: DictConfig) -> int:
         dry_run(cfg)
         return 0
     run = open_run(cfg)
+    if run.resume is None:
+        check_start(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     generator = instantiate(cfg.generator)
     data = build_data(cfg, instantiate(cfg.task))
     check(generator, data)
-    method = build_method(cfg, generator)
+    method = build_method(cfg, generator, resumed=run.resume is not None)
     if run.resume is not None:
         checkpoint = read_checkpoint(run.resume)
         method.check_checkpoint(checkpoint)

@@ -80,7 +80,7 @@ def build(name: str, size: str, fused: bool) -> EncoderMethod:
         trunk, side = "ir_se50", 256
     generator.set_fused(fused)
     shared = {"num_ws": generator.num_ws, "w_dim": generator.w_dim, "input_size": (side, side)}
-    shared |= {"input_nc": 3, "trunk": trunk, "trunk_weights": None}
+    shared |= {"input_nc": 3, "trunk": trunk}
     terms: dict[str, Any] = {"l2": L2(weight=1.0)}
     terms["perceptual"] = Perceptual(weight=0.8, backbone=efficientnet_lite0(weights=None))
     common: dict[str, Any] = {"generator": generator, "optimizer": lambda p: Ranger(p, **RANGER)}

@@ -101,6 +101,8 @@ class Unit(nn.Module):
 class Trunk(nn.Module):
     """`input_layer` and `body`; networks built on the trunk inherit them, and so their keys."""
 
+    rgb_first = False  # whether an input of more than three channels begins with RGB
+
     def __init__(self, plan: Plan, input_nc: int) -> None:
         super().__init__()
         width, stride = plan.stem
@@ -159,26 +161,22 @@ def plan_of(trunk: str, input_size: tuple[int, int]) -> Plan:
     return plan
 
 
-def load_trunk(trunk: Trunk, path: str | None, rgb_first: bool = False) -> str:
+def load_trunk(trunk: Trunk, path: str) -> str:
     """Fill a trunk from an ArcFace file (its `output_layer` is left aside); returns the provenance.
 
     Args:
-        trunk: an IR-SE trunk. When its input is not RGB, its input layer keeps its random weights.
-        path: `model_ir_se50.pth`, or None: the trunk keeps its random weights, which is announced.
-        rgb_first: whether an input of more channels begins with RGB; then the input layer is loaded
-            and only its filters of the other channels keep their random weights.
+        trunk: an IR-SE trunk. When its input is not RGB, its input layer keeps its random weights;
+            when it begins with RGB (`rgb_first`), only its filters of the other channels do.
+        path: `model_ir_se50.pth`.
 
     Raises:
         WeightsMissing, WeightsError: no such file; one of another architecture.
     """
-    if path is None:
-        log.warning("trunk: random weights (encoder.trunk_weights=null)")
-        return "random"
     state, provenance = weights_of.load("arcface_ir_se50", path)
     state = {k: v for k, v in state.items() if k.startswith(("input_layer.", "body."))}
     first = trunk.input_layer[0]
     assert isinstance(first, nn.Conv2d)
-    rgb = first.in_channels == 3 or rgb_first
+    rgb = first.in_channels == 3 or trunk.rgb_first
     if rgb and first.in_channels > 3 and "input_layer.0.weight" in state:
         others = first.weight.detach()[:, 3:]
         rgb_filters = state["input_layer.0.weight"]

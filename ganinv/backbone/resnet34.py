@@ -11,15 +11,12 @@ and a parametric ReLU, whose slopes start at 0.25, behind the first convolution.
 
 from __future__ import annotations
 
-import logging
 import re
 
 from torch import Tensor, nn
 from torchvision.models import resnet34
 
 from ganinv.backbone import weights as weights_of
-
-log = logging.getLogger(__name__)
 
 BLOCKS = (3, 4, 6, 3)  # of torchvision's layer1 to layer4
 CHANNELS = 512
@@ -52,20 +49,17 @@ def flat_name(name: str) -> str:
     return f"body.{sum(BLOCKS[: layer - 1]) + block}.{rest}"
 
 
-def load_resnet34(trunk: ResNet34Trunk, path: str | None) -> str:
+def load_resnet34(trunk: ResNet34Trunk, path: str) -> str:
     """Fill a trunk from torchvision's file; returns the provenance.
 
     Args:
         trunk: to fill. Of an input of more than three channels, which begins with RGB, the filters
             of the others keep their random weights; so do the parametric ReLU's slopes.
-        path: `resnet34-b627a593.pth`, or None: random weights, which is announced.
+        path: `resnet34-b627a593.pth`.
 
     Raises:
         WeightsMissing, WeightsError: no such file; one of another network.
     """
-    if path is None:
-        log.warning("trunk: random weights (encoder.trunk_weights=null)")
-        return "random"
     state, provenance = weights_of.load("resnet34", path)
     state = {flat_name(k): v for k, v in state.items() if not k.startswith("fc.")}
     state["relu.weight"] = trunk.relu.weight.detach()

@@ -15,10 +15,9 @@ from torch import nn
 
 from ganinv import __version__
 from ganinv.config.instantiate import instantiate
+from ganinv.config.start import START, start_encoder
 from ganinv.config.stored import StoredConfig, build_stored
 from ganinv.core.errors import ConfigError, WeightsError, explain
-from ganinv.interop.encoder import without_start_word
-from ganinv.interop.start import start_from
 from ganinv.loss.term import Terms
 from ganinv.method.base import Method
 from ganinv.task.image import Image
@@ -38,7 +37,9 @@ def build_part(cfg: Config, group: str, **parts: Any) -> Any:
     return instantiate(cfg[group], **parts)
 
 
-def build_method(cfg: Config, generator: torch.nn.Module, *, training: bool = True) -> Method:
+def build_method(
+    cfg: Config, generator: torch.nn.Module, *, training: bool = True, resumed: bool = False
+) -> Method:
     """The method of the config around a generator, with the parts that the config names: `encoder`,
     `loss` and `discriminator` are absent from the config of a method that has none.
 
@@ -46,11 +47,12 @@ def build_method(cfg: Config, generator: torch.nn.Module, *, training: bool = Tr
         cfg: the composed config.
         generator: what `cfg.generator` describes.
         training: False leaves out the losses, and with them the weights that only they need, and
-            what the networks would start from.
+            what the encoder starts from.
+        resumed: whether a checkpoint fills the encoder, so that nothing else needs to.
     """
     parts: dict[str, Any] = {"generator": generator, "optimizer": build_part(cfg, "optimizer")}
     if "encoder" in cfg:
-        parts["encoder"] = _build_encoder(cfg, generator, training=training)
+        parts["encoder"] = _build_encoder(cfg, generator, fresh=training and not resumed)
         parts["task"] = build_part(cfg, "task")
     elif type(task := build_part(cfg, "task")) is not Image:
         raise ConfigError(
@@ -81,26 +83,17 @@ def build_method(cfg: Config, generator: torch.nn.Module, *, training: bool = Tr
     return method
 
 
-def _build_encoder(cfg: Config, generator: Any, *, training: bool) -> nn.Module:
-    """E; in training with the weights that it goes on from, if `encoder.weights` names any."""
+def _build_encoder(cfg: Config, generator: Any, *, fresh: bool) -> nn.Module:
+    """E; a fresh one with what it starts from."""
     make = build_part(cfg, "encoder", _partial_=True)
     arguments = dict(make.keywords)
-    weights = arguments.pop("weights", None)
-    if "trunk_weights" in arguments and (weights is not None or not training):
-        arguments["trunk_weights"] = None  # the file fills the trunk too
+    start = {key: arguments.pop(key) for key in START if key in arguments}
     known = {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
     wanted = inspect.signature(make.func).parameters
     arguments |= {k: v for k, v in known.items() if k in wanted}
-    if weights is None or not training:
-        return make.func(**arguments)  # type: ignore[no-any-return]
-    if cfg["method"].get("init_std_scale") is not None:
-        raise ConfigError(
-            explain("encoder.weights with method.init_std_scale", "one of them: either says how "
-                    "codes start", "set method.init_std_scale=null")
-        )  # fmt: skip
-    with without_start_word():
-        encoder: nn.Module = make.func(**arguments)
-    start_from(encoder, str(weights))
+    encoder: nn.Module = make.func(**arguments)
+    if fresh:
+        start_encoder(encoder, generator, **start)
     return encoder
 
 

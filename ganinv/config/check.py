@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganinv.config.command import check_choices
+from ganinv.config.start import START
 from ganinv.config.values import fault_of, parameters_of
 from ganinv.core.errors import ConfigError, WeightsError, explain
 
@@ -93,6 +94,8 @@ def _check_part(path: str, node: dict[str, Any]) -> None:
     for key, value in node.items():
         if key not in HYDRA and key in known:
             _check_value(f"{path}.{key}", key, value, known[key].annotation)
+        elif path == "encoder" and key in START:
+            _check_value(f"{path}.{key}", key, value, START[key])
 
 
 def _check_value(path: str, key: str, value: Any, annotation: Any) -> None:

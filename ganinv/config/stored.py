@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ganinv.config.allowed import ALLOWED, FACTORIES, NESTED, Constructor
+from ganinv.config.start import START
 from ganinv.config.values import fault_of, parameters_of, text_fault
 from ganinv.core.errors import USER_ERRORS, ConfigError, WeightsError, explain
 from ganinv.core.network import misfits
@@ -27,6 +28,7 @@ from ganinv.dataset.remote import is_remote
 
 MOST_VALUES, DEEPEST = 10_000, 12
 HYDRA = {"_partial_": bool, "_convert_": str}  # of Hydra; this module decides both itself
+STARTED = {"encoder": START, "method": {"init_std_scale": float | None}}  # group -> key -> kind
 ADVICE = (
     "take files from where you trust; a class of your own is listed in ganinv/config/allowed.py"
 )
@@ -124,8 +126,8 @@ def _checked(
     for key, value in node.items():
         if key == "_target_" or (key in HYDRA and type(value) is HYDRA[key]):
             continue
-        if group == "encoder" and key == "weights" and type(value) in (str, type(None)):
-            continue  # what the training went on from: the checkpoint has its own
+        if key in STARTED.get(group, {}) and fault_of(key, value, STARTED[group][key]) is None:
+            continue  # what the training started from: the checkpoint has its own
         if key not in known:
             _refuse(source, f"{path}.{key}", f"an argument of {constructor.__qualname__}")
         fault = fault_of(key, value, known[key].annotation)
@@ -197,7 +199,7 @@ def check_networks(
     for group, letter in letters.items():
         if group not in cfg:
             continue
-        network = build_stored(group, without_start(cfg[group]), cfg.source, _partial_=True)
+        network = build_stored(group, cfg[group], cfg.source, _partial_=True)
         wanted = inspect.signature(network.func).parameters
         try:
             with torch.device("meta"):
@@ -215,12 +217,6 @@ def stored_generator(cfg: StoredConfig) -> bool:
     class of it, whose weights the checkpoint holds itself."""
     constructor, _ = _checked("generator", cfg.get("generator"), cfg.source)
     return not inspect.isclass(constructor)
-
-
-def without_start(node: Any) -> Any:
-    """An encoder's config without the weights that its training started from."""
-    has = isinstance(node, dict) and "trunk_weights" in node
-    return node | {"trunk_weights": None} if has else node
 
 
 def shown(value: object) -> str:

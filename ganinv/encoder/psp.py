@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganinv.backbone.irse import Trunk, load_trunk, plan_of
+from ganinv.backbone.irse import Trunk, plan_of
 from ganinv.core.latent import repeat_w
 from ganinv.core.op import Dense
 
@@ -61,12 +61,9 @@ class PyramidEncoder(Trunk):
         input_size: side or (height, width) of the image in px.
         input_nc: channels C of the image.
         trunk: "ir_se50" or "ir_se_small".
-        trunk_weights: path or name of ArcFace's `model_ir_se50.pth`; None trains from random
-            weights, which is announced.
 
     Raises:
         ConfigError: an unknown trunk, or an image size it does not admit.
-        WeightsMissing, WeightsError: see `ganinv.backbone.weights`.
     """
 
     def __init__(
@@ -77,7 +74,6 @@ class PyramidEncoder(Trunk):
         input_size: int | Sequence[int],
         input_nc: int,
         trunk: str,
-        trunk_weights: str | None,
     ) -> None:
         size = height_width(input_size)
         plan = plan_of(trunk, size)
@@ -91,7 +87,6 @@ class PyramidEncoder(Trunk):
         )
         self.latlayer1 = nn.Conv2d(c2, c3, 1)
         self.latlayer2 = nn.Conv2d(c1, c3, 1)
-        self.trunk_source = load_trunk(self, trunk_weights)
 
     def pyramid(self, image: Tensor, count: int) -> list[Tensor]:
         """The maps that the first `count` heads read: [c3], [c3, p2] or [c3, p2, p1]."""
@@ -137,14 +132,12 @@ class WEncoder(Trunk):
         input_size: int | Sequence[int],
         input_nc: int,
         trunk: str,
-        trunk_weights: str | None,
     ) -> None:
         size = height_width(input_size)
         plan = plan_of(trunk, size)
         super().__init__(plan, input_nc)
         self.input_size, self.num_ws = size, num_ws
         self.linear = Dense(plan.widths[2], w_dim)
-        self.trunk_source = load_trunk(self, trunk_weights)
 
     def forward(self, image: Tensor) -> Tensor:
         """image [B,C,H,W] in [-1,1] -> offsets [B,L,D], all L rows equal."""
@@ -165,7 +158,6 @@ class WPlusEncoder(Trunk):
         input_size: int | Sequence[int],
         input_nc: int,
         trunk: str,
-        trunk_weights: str | None,
     ) -> None:
         size = height_width(input_size)
         plan = plan_of(trunk, size)
@@ -180,7 +172,6 @@ class WPlusEncoder(Trunk):
             nn.Linear(c3 * pooled * pooled, c3),
         )
         self.linear = Dense(c3, w_dim * num_ws)
-        self.trunk_source = load_trunk(self, trunk_weights)
 
     def forward(self, image: Tensor) -> Tensor:
         """image [B,C,H,W] in [-1,1] -> offsets [B,L,D]."""

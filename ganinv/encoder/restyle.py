@@ -26,8 +26,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ganinv.backbone.irse import Trunk, load_trunk, plan_of
-from ganinv.backbone.resnet34 import CHANNELS, ResNet34Trunk, load_resnet34
+from ganinv.backbone.irse import Trunk, plan_of
+from ganinv.backbone.resnet34 import CHANNELS, ResNet34Trunk
 from ganinv.core.errors import ConfigError, explain
 from ganinv.encoder.e4e import add_offsets
 from ganinv.encoder.psp import MapToStyle, height_width
@@ -66,13 +66,12 @@ class _OnFaces(_Heads, Trunk):
         input_size: side or (height, width) of the image in px.
         input_nc: channels of s and y together; s must come first.
         trunk: "ir_se50" or "ir_se_small".
-        trunk_weights: path or name of ArcFace's `model_ir_se50.pth`; None trains from random
-            weights, which is announced.
 
     Raises:
         ConfigError: an unknown trunk, or an image size it does not admit.
-        WeightsMissing, WeightsError: see `ganinv.backbone.weights`.
     """
+
+    rgb_first = True
 
     def __init__(
         self,
@@ -82,14 +81,12 @@ class _OnFaces(_Heads, Trunk):
         input_size: int | Sequence[int],
         input_nc: int,
         trunk: str,
-        trunk_weights: str | None,
     ) -> None:
         size = height_width(input_size)
         plan = plan_of(trunk, size)
         super().__init__(plan, input_nc)
         self.input_size, self.num_ws = size, num_ws
         self.add_heads(plan.widths[2], w_dim, size)
-        self.trunk_source = load_trunk(self, trunk_weights, rgb_first=True)
 
     def last(self, image: Tensor) -> Tensor:
         """c3."""
@@ -106,7 +103,6 @@ class _OnAnything(_Heads, ResNet34Trunk):
         w_dim: int,
         input_size: int | Sequence[int],
         input_nc: int,
-        trunk_weights: str | None,
     ) -> None:
         size = height_width(input_size)
         if size not in SIZES:
@@ -120,7 +116,6 @@ class _OnAnything(_Heads, ResNet34Trunk):
         super().__init__(input_nc)
         self.input_size, self.num_ws = size, num_ws
         self.add_heads(CHANNELS, w_dim, size)
-        self.trunk_source = load_resnet34(self, trunk_weights)
 
 
 # ------------------------------------------------------------------ the two ways to combine rows

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ganinv.config.build import build_method, build_part
+from ganinv.config.start import START
 from ganinv.config.stored import StoredConfig, check_networks, stored_generator
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explain, shown
 from ganinv.core.network import refused_as_malformed
@@ -29,7 +30,7 @@ from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.importer.load import load_generator, read_torch_file
 from ganinv.generator.importer.nvidia import is_pickle
 from ganinv.interop import bundle, feature, imported
-from ganinv.interop.encoder import close_heads, without_start_word
+from ganinv.interop.encoder import close_heads
 from ganinv.inversion.file import FORMAT, check_generator, read_inversion, tuned
 from ganinv.inversion.model import Model
 from ganinv.method.base import Method
@@ -191,7 +192,8 @@ def _of_training(trained: Trained, path: Path) -> Opened:
         words = f"StyleGAN2 of {average.resolution} px trained by GAN, {words}"
         return Opened(path, average, name, words, config, trained.images_seen)
     node = dict(config.get("encoder") or {})
-    node.pop("weights", None)  # what E went on from
+    for key in START:  # what E started from
+        node.pop(key, None)
     kind = str(node.pop("_target_", "")).rpartition(".")[2]
     if not isinstance(method, EncoderMethod) or not method.inverts:
         raise ConfigError(
@@ -201,8 +203,6 @@ def _of_training(trained: Trained, path: Path) -> Opened:
         )  # fmt: skip
     model = method.model
     model.architecture = node | {"num_ws": model.num_ws, "w_dim": model.w_dim}
-    if "trunk_weights" in model.architecture:
-        model.architecture["trunk_weights"] = None
     stage, last = getattr(method, "stage", None), getattr(method.E, "last_stage", None)
     if stage is not None and last is not None and stage < last:
         close_heads(method.E, stage)
@@ -245,10 +245,9 @@ def load_trained(
     cfg = StoredConfig(provenance.pop("config", None), path)
     if generator_weights is not None and stored_generator(cfg):
         cfg["generator"]["weights"] = str(generator_weights)
-    with without_start_word():
-        frozen = build_part(cfg, "generator") if stored_generator(cfg) else None
-        check_networks(cfg, frozen, checkpoint["state_dict"])
-        method = build_method(cfg, frozen or build_part(cfg, "generator"), training=False)
+    frozen = build_part(cfg, "generator") if stored_generator(cfg) else None
+    check_networks(cfg, frozen, checkpoint["state_dict"])
+    method = build_method(cfg, frozen or build_part(cfg, "generator"), training=False)
     method.on_load_checkpoint(checkpoint)
     method.load_state_dict(checkpoint["state_dict"], strict=False)
     method.eval().requires_grad_(False).to(device)

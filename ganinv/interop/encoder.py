@@ -6,9 +6,7 @@ A file never says which code builds its network: it says a name of this list.
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -67,6 +65,7 @@ def build_encoder(
                     f"one of {', '.join(ENCODERS)}", "check the file")
         )  # fmt: skip
     constructor = ENCODERS[kind]
+    architecture = {k: v for k, v in architecture.items() if k != "trunk_weights"}  # old bundles
     known = inspect.signature(constructor.__init__).parameters
     unknown = next((key for key in architecture if key not in known), None)
     wrong_value = (key for key, v in architecture.items() if not _reasonable(key, v, len(state)))
@@ -76,7 +75,7 @@ def build_encoder(
     network: nn.Module | None = None
     if fault is None:
         try:
-            with torch.device("meta"), without_start_word():  # shapes only: no memory yet
+            with torch.device("meta"):  # shapes only: no memory yet
                 network = constructor(**architecture)
         except USER_ERRORS as error:
             fault = str(error)
@@ -109,18 +108,6 @@ def _reasonable(key: str, value: Any, tensors: int) -> bool:
         or (type(value) is int and 0 < value <= most)
         or (type(value) is str and len(value) < 100)
     )
-
-
-@contextmanager
-def without_start_word() -> Iterator[None]:
-    """No word on what networks would start from: a file fills them."""
-    log = logging.getLogger("ganinv.backbone")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 @torch.no_grad()

@@ -97,7 +97,6 @@ def read(content: Mapping[str, Any]) -> Model:
         "input_size": [192, 256] if shown(opts.get("dataset_type")) in map(repr, WIDE) else 256,
         "input_nc": input_nc,
         **({} if resnet else {"trunk": "ir_se50"}),
-        "trunk_weights": None,
     }
     refines = kind in ITERATIVE
     channels = input_nc - (3 if refines else 0)

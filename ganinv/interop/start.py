@@ -37,12 +37,7 @@ def start_from(encoder: nn.Module, path: str) -> None:
         WeightsMissing: no such file.
         WeightsError: no encoder in it, one of another class, or of another shape.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise WeightsMissing(
-            explain(f"encoder.weights={path}, which is no file", "a trained encoder's file",
-                    "check the path, or set encoder.weights=null to train from the start")
-        )  # fmt: skip
+    file = encoder_file(path)
     with refused_as_malformed(file, "encoder"):
         kind, state = read_encoder(file)
     if isinstance(layers := getattr(encoder, "num_ws", None), int):
@@ -62,6 +57,21 @@ def start_from(encoder: nn.Module, path: str) -> None:
         )  # fmt: skip
     encoder.load_state_dict(state)
     log.info("encoder: weights from %s (sha256 %s)", file.name, sha256_file(file)[:16])
+
+
+def encoder_file(path: str) -> Path:
+    """Where a trained encoder's file is.
+
+    Raises:
+        WeightsMissing: no such file.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise WeightsMissing(
+            explain(f"encoder.weights={path}, which is no file", "a trained encoder's file",
+                    "check the path, or set encoder.weights=null to train from the start")
+        )  # fmt: skip
+    return file
 
 
 def read_encoder(file: Path) -> tuple[str, dict[str, Tensor]]:

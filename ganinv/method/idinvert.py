@@ -20,7 +20,6 @@ players decay as 0.8^(images seen / `decay_every`).
 Differs from the released code in: D moves on the x_hat that E was just trained on, which saves a
 forward pass of E and G a step and moves E's running statistics once; noise is the generator's
 stored one; mirroring is decided once an image. By default gan_loss is wgan_gp.
-`init_std_scale`, off by default, is ours.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from ganinv.core.errors import ConfigError, explain
-from ganinv.core.interface import Batch, Generator
-from ganinv.core.latent import repeat_w
-from ganinv.core.seed import derive_seed, rand_rows, randn_rows
+from ganinv.core.interface import Batch
+from ganinv.core.seed import rand_rows
 from ganinv.discriminator.stylegan import StyleGANDiscriminator
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.generator.importer.load import load_discriminator
@@ -56,16 +54,6 @@ def discriminator_of(weights: str) -> nn.Module:
     return found.build(CLASSES[found.kind])
 
 
-@torch.no_grad()
-def spread_of(generator: Generator, samples: int = 4096) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [L,D] of wp over samples of z, the same in every run."""
-    z = randn_rows(
-        [derive_seed("spread of w")], (samples, generator.z_dim), generator.w_avg.device
-    )[0]
-    wp = repeat_w(generator.mapping(z), generator.num_ws)
-    return wp.mean(0), wp.std(0)
-
-
 class IDInvert(EncoderMethod):
     """IDInvert; see the module. Further arguments as `EncoderMethod`.
 
@@ -76,8 +64,6 @@ class IDInvert(EncoderMethod):
         adversarial_weight: factor of A_E.
         gamma: of the penalty, which is taken every step.
         decay_every: images in which the rates fall to 0.8 of themselves; None: constant rates.
-        init_std_scale: E's codes start as w's mean and this many deviations of it; None: as N(0,1),
-            the released start, far from a w that is distributed otherwise (docs/LOG.md).
     """
 
     D: nn.Module
@@ -91,7 +77,6 @@ class IDInvert(EncoderMethod):
         adversarial_weight: float,
         gamma: float,
         decay_every: int | None,
-        init_std_scale: float | None,
         **rest: Any,
     ) -> None:
         super().__init__(start_from_w_avg=False, **rest)
@@ -105,9 +90,6 @@ class IDInvert(EncoderMethod):
             )
         self.game, self.adversarial_weight = GAMES[gan_loss], adversarial_weight
         self.gamma, self.decay_every = gamma, decay_every
-        if init_std_scale is not None:
-            mean, deviation = spread_of(self.G)
-            self.E.start_codes(mean, init_std_scale * deviation)  # type: ignore[operator]
         layout = {"memory_format": torch.channels_last}
         self.add_player("D", discriminator_of(discriminator_weights).to(**layout), optimizer_D)
 

@@ -15,9 +15,7 @@ TOLERANCE = 1e-5  # relative L2; float32
 
 
 def build(kind: type[nn.Module], num_ws: int) -> nn.Module:
-    return kind(
-        num_ws=num_ws, w_dim=512, input_size=256, input_nc=3, trunk="ir_se50", trunk_weights=None
-    )
+    return kind(num_ws=num_ws, w_dim=512, input_size=256, input_nc=3, trunk="ir_se50")
 
 
 def filled(kind: type[nn.Module], golden: Case, num_ws: int) -> nn.Module:

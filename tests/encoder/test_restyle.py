@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet34
 
+from ganinv.backbone.irse import load_trunk
+from ganinv.backbone.resnet34 import load_resnet34
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.encoder.restyle import (
     ReStyleEncoder,
@@ -30,7 +32,7 @@ def test_golden() -> None:
     networks = []
     for kind in KINDS:
         with torch.device("meta"):
-            encoder = kind(**settings, trunk_weights=None)
+            encoder = kind(**settings)
         assert set(encoder.state_dict()) == set(golden.spec["state"])
         assert sum(p.numel() for p in encoder.parameters()) == 166_778_240
         encoder.load_state_dict(golden.state() if not networks else networks[0], assign=True)
@@ -75,14 +77,15 @@ def test_the_rgb_half_starts_from_the_trunk_s_file(tmp_path: Path, kind: type[nn
     torch.manual_seed(3)
     fresh = small(kind, input_nc=6)
     torch.manual_seed(3)
-    encoder = small(kind, input_nc=6, trunk_weights=str(file))
+    encoder = small(kind, input_nc=6)
+    source = load_trunk(encoder, str(file))
     own = encoder.state_dict()
     assert torch.equal(own["input_layer.0.weight"][:, :3], state["input_layer.0.weight"])
     assert torch.equal(own["input_layer.0.weight"][:, 3:], fresh.input_layer[0].weight[:, 3:])
     assert own["input_layer.0.weight"][:, 3:].std() < 0.2
     others = [key for key in state if key != "input_layer.0.weight"]
     assert all(torch.equal(own[key], state[key]) for key in others)
-    assert encoder.trunk_source.endswith("random filters of 3 input channels")
+    assert source.endswith("random filters of 3 input channels")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,7 +102,7 @@ def test_one_training_step_moves_every_weight(kind: type[nn.Module]) -> None:
 @pytest.mark.parametrize("kind", [ReStyleResNetEncoder, ReStyleResNetEncoder4Editing])
 def test_resnet_has_the_released_keys_and_numbers(kind):
     with torch.device("meta"):
-        encoder = kind(num_ws=18, w_dim=512, input_size=256, input_nc=6, trunk_weights=None)
+        encoder = kind(num_ws=18, w_dim=512, input_size=256, input_nc=6)
     state = encoder.state_dict()
     assert len(state) == 397
     assert round(sum(p.numel() for p in encoder.parameters()) / 1e6, 2) == 195.93
@@ -121,8 +124,8 @@ def test_resnet_is_torchvision_s_without_pooling(tmp_path):
         w_dim=16,
         input_size=[192, 256],
         input_nc=6,
-        trunk_weights=str(tmp_path / "resnet34-x.pth"),
     ).eval()
+    source = load_resnet34(encoder, str(tmp_path / "resnet34-x.pth"))
     with torch.no_grad():
         encoder.conv1.weight[:, 3:] = 0  # y is not looked at, so that torchvision's can be compared
         x = torch.randn(2, 6, 192, 256)
@@ -131,15 +134,16 @@ def test_resnet_is_torchvision_s_without_pooling(tmp_path):
             y = layer(y)
         torch.testing.assert_close(encoder.last(x), y)
         assert encoder(x).shape == (2, 2, 16)
-    assert "3 input channels" in encoder.trunk_source
+    assert "3 input channels" in source
 
 
 def test_resnet_refusals(tmp_path):
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
     options = {"num_ws": 2, "w_dim": 16, "input_nc": 6}
+    encoder = ReStyleResNetEncoder(input_size=256, **options)
     with pytest.raises(WeightsError, match="no bn1.weight"):
-        ReStyleResNetEncoder(input_size=256, trunk_weights=str(tmp_path / "other.pth"), **options)
+        load_resnet34(encoder, str(tmp_path / "other.pth"))
     with pytest.raises(ConfigError, match="512x512 px .* ResNet-34; expected 256x256 or 192x256"):
-        ReStyleResNetEncoder(input_size=512, trunk_weights=None, **options)
+        ReStyleResNetEncoder(input_size=512, **options)
     with pytest.raises(WeightsMissing, match="torchvision's ImageNet ResNet-34"):
-        ReStyleResNetEncoder(input_size=256, trunk_weights="resnet34-none.pth", **options)
+        load_resnet34(encoder, "resnet34-none.pth")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ganinv.backbone.irse import PLANS
+from ganinv.backbone.irse import PLANS, load_trunk
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.encoder.e4e import W_ONLY, Encoder4Editing
 from ganinv.encoder.psp import GradualStyleEncoder, WEncoder, WPlusEncoder
@@ -20,9 +19,7 @@ KINDS = [GradualStyleEncoder, Encoder4Editing, WEncoder, WPlusEncoder]
 
 
 def small(kind: type[nn.Module], **changes: Any) -> nn.Module:
-    settings = dict(
-        num_ws=10, w_dim=128, input_size=64, input_nc=3, trunk="ir_se_small", trunk_weights=None
-    )
+    settings = dict(num_ws=10, w_dim=128, input_size=64, input_nc=3, trunk="ir_se_small")
     return kind(**settings | changes)
 
 
@@ -94,15 +91,9 @@ def test_stages_open_one_row_after_the_other() -> None:
     assert torch.equal(encoder(image, stage=99), full)
 
 
-def test_random_trunk_is_announced(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        encoder = small(GradualStyleEncoder)
-    assert "random weights" in caplog.text and encoder.trunk_source == "random"
-
-
 def test_missing_trunk_weights_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match=r"nowhere.pth.*pixel2style2pixel.*trunk_weights=null"):
-        small(GradualStyleEncoder, trunk_weights=str(tmp_path / "nowhere.pth"))
+        load_trunk(small(GradualStyleEncoder), str(tmp_path / "nowhere.pth"))
 
 
 def small_face_file(path: Path) -> dict[str, torch.Tensor]:
@@ -119,10 +110,10 @@ def small_face_file(path: Path) -> dict[str, torch.Tensor]:
 def test_trunk_weights_are_loaded(tmp_path: Path) -> None:
     file = tmp_path / "trunk.pth"
     state = small_face_file(file)
-    encoder = small(GradualStyleEncoder, trunk_weights=str(file))
+    encoder = small(GradualStyleEncoder)
+    assert load_trunk(encoder, str(file)).startswith("trunk.pth (sha256 ")
     own = encoder.state_dict()
     assert all(torch.equal(own[key], value) for key, value in state.items())
-    assert encoder.trunk_source.startswith("trunk.pth (sha256 ")
 
 
 def test_input_layer_of_a_sketch_encoder_stays_random(
@@ -130,17 +121,20 @@ def test_input_layer_of_a_sketch_encoder_stays_random(
 ) -> None:
     file = tmp_path / "trunk.pth"
     state = small_face_file(file)
-    encoder = small(GradualStyleEncoder, trunk_weights=str(file), input_nc=1)
+    encoder = small(GradualStyleEncoder, input_nc=1)
+    source = load_trunk(encoder, str(file))
     assert torch.equal(encoder.body[0].res_layer[1].weight, state["body.0.res_layer.1.weight"])
-    assert "random input_layer" in encoder.trunk_source and "input layer is random" in caplog.text
+    assert "random input_layer" in source and "input layer is random" in caplog.text
     assert encoder(torch.randn(2, 1, 64, 64)).shape == (2, 10, 128)
 
 
 def test_trunk_weights_of_another_architecture(tmp_path: Path) -> None:
     file = tmp_path / "trunk.pth"
     small_face_file(file)
-    with torch.device("meta"), pytest.raises(WeightsError, match=r"trunk.pth.*instead of.*choose"):
-        small(GradualStyleEncoder, input_size=256, trunk="ir_se50", trunk_weights=str(file))
+    with torch.device("meta"):
+        encoder = small(GradualStyleEncoder, input_size=256, trunk="ir_se50")
+    with pytest.raises(WeightsError, match=r"trunk.pth.*instead of.*choose"):
+        load_trunk(encoder, str(file))
 
 
 @pytest.mark.parametrize("kind", KINDS)

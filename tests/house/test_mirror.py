@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hydra.utils import get_object
 
+from ganinv.config.start import START
 from tests.house.tree import CONF, FLOORS, assert_none, at, built, composed, groups, names
 
 ELSEWHERE = {"logger": "trainer"}  # group -> the room of its code, where the names differ
@@ -27,7 +28,7 @@ INJECTED = {  # group or nested room -> constructor arguments that only exist at
     "trainer": {"run_dir", "loggers", "batch_size"},
     "logger": {"run_dir", "run_id", "hyperparameters"},
 }
-BUILDER = {"encoder": {"weights"}}  # room -> keys that config/build.py reads itself
+BUILDER = {"encoder": set(START)}  # room -> keys that the builder reads, not the constructor
 SPECIAL = {"_target_", "_partial_", "_convert_", "_recursive_"}
 FILES = [
     path

@@ -28,7 +28,7 @@ def model_of(kind, generator, *, trunk="ir_se50", start=True, **changes):
     """An encoder of this class with random weights."""
     size, channels = (256 if trunk == "ir_se50" else 64), (6 if kind.startswith("ReStyle") else 3)
     settings = {"num_ws": generator.num_ws, "w_dim": generator.w_dim, "input_size": size}
-    settings |= {"input_nc": channels, "trunk": trunk, "trunk_weights": None} | changes
+    settings |= {"input_nc": channels, "trunk": trunk} | changes
     if "ResNet" in kind:
         del settings["trunk"]
     encoder = ENCODERS[kind](**settings)

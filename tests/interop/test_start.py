@@ -89,11 +89,3 @@ def test_a_training_goes_on_from_a_checkpoint_and_its_own_is_opened_without_the_
     run([*started, f"run_dir={tmp_path / 'b'}", "trainer.max_kimg=0.004"])
     first.rename(tmp_path / "moved.ckpt")
     assert load_trained(tmp_path / "b/checkpoints/last.ckpt").images_seen == 4
-
-
-def test_two_starts_are_refused(assets, tmp_path):
-    settings = overrides("idinvert", *assets)
-    cfg = composed([*settings, "encoder.weights=x.pt", "method.init_std_scale=0.1"])
-    generator = load_generator(weights=str(assets[0]), resolution=64, kind=None, origin=None)
-    with pytest.raises(ConfigError, match="encoder.weights with method.init_std_scale; expected"):
-        build_method(cfg, generator)

@@ -3,23 +3,26 @@
 import pytest
 import torch
 
+from ganinv.config.start import start_encoder, statistics_of_codes
 from ganinv.encoder.idinvert import DomainGuidedEncoder, DomainGuidedEncoder5x5
 from ganinv.generator.importer.load import load_generator
 from ganinv.loss.pixel import L2
 from ganinv.loss.term import Terms
-from ganinv.method.idinvert import IDInvert, spread_of
+from ganinv.method.idinvert import IDInvert
 from ganinv.task.image import Image
 
 WEIGHTS = "stylegan2_avatars64"
 
 
-def method(encoder, init_std_scale):
+def method(kind, init_std_scale):
     generator = load_generator(weights=WEIGHTS, resolution=64, kind="stylegan2", origin=None)
     shape = {"num_ws": generator.num_ws, "w_dim": generator.w_dim, "input_size": 64, "input_nc": 3}
     torch.manual_seed(0)
+    encoder = kind(channel_base=4, channel_max=16, **shape)
+    start_encoder(encoder, generator, init_std_scale=init_std_scale)
     return IDInvert(
         generator=generator,
-        encoder=encoder(channel_base=4, channel_max=16, **shape),
+        encoder=encoder,
         loss=Terms({"l2": L2(weight=1.0)}),
         task=Image(),
         optimizer=torch.optim.Adam,
@@ -29,7 +32,6 @@ def method(encoder, init_std_scale):
         adversarial_weight=0.1,
         gamma=10.0,
         decay_every=None,
-        init_std_scale=init_std_scale,
         noise="const",
         seed=0,
         micro_batches=1,
@@ -42,8 +44,8 @@ def method(encoder, init_std_scale):
 def test_codes_start_like_the_generator_s_own(encoder):
     x = torch.randn(64, 3, 64, 64)
     plain, near = (method(encoder, spread).train() for spread in (None, 0.3))
-    mean, deviation = spread_of(near.G)
-    assert torch.equal(mean, spread_of(plain.G)[0])  # the same in every run
+    mean, deviation = statistics_of_codes(near.G)
+    assert torch.equal(mean, statistics_of_codes(plain.G)[0])  # the same in every run
     torch.testing.assert_close(mean.mean(0), near.G.w_avg, rtol=0, atol=0.05)
     with torch.no_grad():
         released, codes = plain.encode(x), near.encode(x)
