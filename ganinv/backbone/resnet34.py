@@ -5,8 +5,8 @@ yuval-alaluf/restyle-encoder.
 
     image [B,C,H,W] in [-1,1] -> c3 [B,512,H/16,W/16]
 
-torchvision's network without its maximum pooling, its 16 blocks in one row (`body.0` to `body.15`),
-and a parametric ReLU, whose slopes start at 0.25, behind the first convolution.
+torchvision's network without its maximum pooling, its 16 blocks in one list (`body.0` to
+`body.15`), and a parametric ReLU, whose slopes start at 0.25, behind the first convolution.
 """
 
 from __future__ import annotations

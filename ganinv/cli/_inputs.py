@@ -175,21 +175,21 @@ def rows_of(text: str | None, num_ws: int) -> list[int]:
     """Rows of a list such as "8-17" or "8,9,10"; None: from the middle on, as the released 8 of 18.
 
     Raises:
-        ConfigError: not such rows.
+        ConfigError: no such layers.
     """
     if text is None:
         return list(range(num_ws * 8 // 18, num_ws))
-    rows: list[int] = []
+    layers: list[int] = []
     for part in text.split(","):
         edges = part.strip().split("-")
         if len(edges) > 2 or not all(edge.isdigit() for edge in edges):
-            rows = []
+            layers = []
             break
-        rows += range(int(edges[0]), int(edges[-1]) + 1)
-    if not rows or max(rows) >= num_ws:
+        layers += range(int(edges[0]), int(edges[-1]) + 1)
+    if not layers or max(layers) >= num_ws:
         raise ConfigError(
             explain(
-                f"--mix-layers {text}", f"rows from 0 to {num_ws - 1}", "e.g. --mix-layers 8-17"
+                f"--mix-layers {text}", f"layers from 0 to {num_ws - 1}", "e.g. --mix-layers 8-17"
             )
         )
-    return sorted(set(rows))
+    return sorted(set(layers))

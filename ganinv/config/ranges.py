@@ -41,7 +41,7 @@ class Range:
 
 IMAGES = Range(1, 10**12)  # a count of images, of steps or of processes' ranks
 COUNT = Range(0, 10**12)
-SIZE = Range(1, 2**16)  # channels, rows, pixels
+SIZE = Range(1, 2**16)  # channels, layers, pixels
 FACTOR = Range(0, 1e9)
 RATE = Range(0, 1e3, above=True)
 KIMG = Range(0, 1e9, above=True)

@@ -18,7 +18,7 @@ class Recipe(TypedDict):
 
     split: str  # each has samples of its own
     psi: float  # truncation
-    cutoff: int  # rows of wp that are truncated
+    cutoff: int  # layers of wp that are truncated
     image_size: tuple[int, int]  # (H, W) px, averaged down to
 
 

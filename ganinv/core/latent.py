@@ -31,19 +31,19 @@ def repeat_w(w: Tensor, num_ws: int) -> Tensor:
     """w [B,D] -> wp [B,L,D], the same w for every style input; a wp passes through unchanged."""
     if w.ndim == 3:
         if w.shape[1] != num_ws:
-            raise ValueError(f"wp of {w.shape[1]} rows; expected num_ws={num_ws}")
+            raise ValueError(f"wp of {w.shape[1]} layers; expected num_ws={num_ws}")
         return w
     return w.unsqueeze(1).expand(-1, num_ws, -1)
 
 
 def truncate(w: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-    """w_avg + psi * (w - w_avg), on the first `cutoff` rows of a wp (None: all).
+    """w_avg + psi * (w - w_avg), on the first `cutoff` layers of a wp (None: all).
 
     Args:
         w: [B,D] or [B,L,D].
         w_avg: [D].
         psi: 1 leaves w as it is, 0 gives w_avg.
-        cutoff: number of rows of a wp that are truncated.
+        cutoff: number of layers of a wp that are truncated.
     """
     if cutoff is None:
         return w_avg.lerp(w, psi)

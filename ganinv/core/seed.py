@@ -26,7 +26,7 @@ def generator_of(*parts: int | str) -> torch.Generator:
 
 
 def randn_rows(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str) -> Tensor:
-    """N(0,1) of shape `[len(seeds), *shape]`; row i depends on `seeds[i]` alone.
+    """N(0,1) of shape `[len(seeds), *shape]`; sample i depends on `seeds[i]` alone.
 
     Drawn on the CPU, so that the numbers are the same on every device.
     """

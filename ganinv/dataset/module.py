@@ -261,17 +261,10 @@ class AvatarData(ShardData):
         num_train: training faces, of the seeds 0, 1, 2, ...
         num_val: validation faces, of the seeds from 10,000,000.
         num_test: test faces, of the seeds from 20,000,000.
-        image_size: see `ShardData`, also for the rest.
-        generator_resolutions: see there.
-        batch_size: see there.
-        num_workers: see there.
-        seed: see there; the faces themselves do not depend on it.
-        hflip: see there.
-        window: see there.
-        max_bad_fraction: see there.
-        regions: see there.
+        image_size, generator_resolutions, batch_size, num_workers, hflip, window,
+            max_bad_fraction, regions, classes: as `ShardData`.
+        seed: of the order of the images; the faces themselves do not depend on it.
         source: None, or labels for maps of the face's parts (`avatars.PARTS`).
-        classes: see there.
     """
 
     PER_SHARD = 500

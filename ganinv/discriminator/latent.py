@@ -61,17 +61,17 @@ class CodePool(nn.Module):
         """Codes to show to the discriminator in place of those given.
 
         Args:
-            codes: [B,D], or [B,S,D] of which every sample gives one row, drawn at random. Detached.
+            codes: [B,D], or [B,S,D], of which one code a sample is drawn at random. Detached.
             generator: a CPU generator; the only source of chance.
 
         Returns:
-            [B,D]. In eval mode the drawn rows themselves, and the pool is not touched.
+            [B,D]. In eval mode the drawn codes themselves, and the pool is not touched.
         """
         codes = codes.detach()
         batch = len(codes)
         if codes.ndim == 3:
-            row = torch.randint(codes.shape[1], (batch,), generator=generator).to(codes.device)
-            codes = codes[torch.arange(batch, device=codes.device), row]
+            drawn = torch.randint(codes.shape[1], (batch,), generator=generator).to(codes.device)
+            codes = codes[torch.arange(batch, device=codes.device), drawn]
         if not self.training:
             return codes
         swap = (torch.rand(batch, generator=generator) < 0.5).tolist()

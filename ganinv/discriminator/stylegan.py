@@ -127,7 +127,7 @@ class StyleGANDiscriminator(nn.Module):
         resolution: R in px, a power of two of at least 8.
         img_channels: 3 for RGB.
         channel_base: the block at R has min(channel_base / R, channel_max) channels.
-        channel_max: see there.
+        channel_max: the most channels of any block.
         mbstd_group_size: images over which the minibatch standard deviation is taken.
     """
 

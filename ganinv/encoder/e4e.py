@@ -21,7 +21,7 @@ W_ONLY = 0  # the first stage: every style input gets w
 
 
 def add_offsets(codes: Tensor, num_ws: int) -> Tensor:
-    """w, delta_1, ..., delta_k [B,k+1,D] -> wp [B,L,D]; the rows after k are w."""
+    """w, delta_1, ..., delta_k [B,k+1,D] -> wp [B,L,D]; the layers after k get w."""
     w, deltas = codes[:, :1], codes[:, 1:]
     closed = num_ws - codes.shape[1]
     return w + torch.cat([torch.zeros_like(w), F.pad(deltas, (0, 0, 0, closed))], dim=1)

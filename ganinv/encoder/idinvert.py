@@ -162,7 +162,7 @@ class DomainGuidedEncoder(nn.Module):
         input_size: side of the image in px, or two equal ones; a power of two of at least 8.
         input_nc: channels of the image.
         channel_base: channels at full resolution, doubled at each halving.
-        channel_max: see there.
+        channel_max: the most that doubling leads to.
 
     Raises:
         ConfigError: another image size.

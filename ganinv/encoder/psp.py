@@ -111,7 +111,7 @@ def _add_upsampled(coarse: Tensor, fine: Tensor) -> Tensor:
 
 
 class GradualStyleEncoder(PyramidEncoder):
-    """pSp: every head gives one row of wp."""
+    """pSp: every head gives the code of one layer."""
 
     def forward(self, image: Tensor) -> Tensor:
         """image [B,C,H,W] in [-1,1] -> offsets [B,L,D]."""
@@ -140,12 +140,12 @@ class WEncoder(Trunk):
         self.linear = Dense(plan.widths[2], w_dim)
 
     def forward(self, image: Tensor) -> Tensor:
-        """image [B,C,H,W] in [-1,1] -> offsets [B,L,D], all L rows equal."""
+        """image [B,C,H,W] in [-1,1] -> offsets [B,L,D], the same for all L layers."""
         return repeat_w(self.linear(self.taps(image)[2].mean((2, 3))), self.num_ws)
 
 
 class WPlusEncoder(Trunk):
-    """The naive W+ encoder: the trunk's last map, pooled and flattened, gives all rows at once.
+    """The naive W+ encoder: the trunk's last map, pooled and flattened, gives all L codes at once.
 
     Arguments and errors as `PyramidEncoder`.
     """

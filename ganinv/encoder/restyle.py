@@ -118,11 +118,11 @@ class _OnAnything(_Heads, ResNet34Trunk):
         self.add_heads(CHANNELS, w_dim, size)
 
 
-# ------------------------------------------------------------------ the two ways to combine rows
+# ------------------------------------------------------------------ two ways to combine heads
 
 
 class _OverPSp(_Heads):
-    """Every head gives one row of the step."""
+    """Every head gives the step of one layer."""
 
     def forward(self, image: Tensor) -> Tensor:
         """s, y [B,6,H,W] in [-1,1] -> the step [B,L,D] from the codes so far."""
@@ -130,7 +130,7 @@ class _OverPSp(_Heads):
 
 
 class _OverE4E(_Heads):
-    """One step for all rows, and offsets opened one by one as in e4e."""
+    """One step for all layers, and offsets opened one by one as in e4e."""
 
     @property
     def last_stage(self) -> int:

@@ -86,7 +86,7 @@ def call_each(network: nn.Module, changes: Mapping[str, Tensor], given: Tensor) 
         given: [B,n,...], n inputs for each of B.
 
     Returns:
-        [B,n,...], the network's outputs; row i depends on row i alone.
+        [B,n,...], the network's outputs; output i depends on input i alone.
 
     Raises:
         ValueError: a name that is no parameter, or a change of another shape.

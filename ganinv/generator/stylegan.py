@@ -9,7 +9,7 @@ layer-wise mapping and the tanh: Zhu et al. (IDInvert), arXiv 2004.00049.
     wp [B,L,D]    L = num_ws = 2*log2(R) - 2
     f  [B,C,h,h]  replaces what block b{h} normalises first (BDInvert, arXiv 2108.08998)
 
-Rows of wp: block b{2^k} uses rows 2k-4 (layer0) and 2k-3 (layer1). A layer is
+Layers of wp: block b{2^k} uses 2k-4 (layer0) and 2k-3 (layer1). A layer is
 
     x -> conv (up: then blur) -> + noise -> + bias -> leaky ReLU -> instance norm -> x (1 + s0) + s1
 
@@ -49,16 +49,16 @@ class MappingNetwork(nn.Module):
         z_dim: Z.
         w_dim: D.
         num_layers: dense layers, each with leaky ReLU, the last one too.
-        rows: L of a layer-wise mapping, whose last layer is L times as wide; 0 for one w.
+        num_ws: L of a layer-wise mapping, whose last layer is L times as wide; 0 for one w.
     """
 
     w_avg: Tensor
 
-    def __init__(self, *, z_dim: int, w_dim: int, num_layers: int, rows: int) -> None:
+    def __init__(self, *, z_dim: int, w_dim: int, num_layers: int, num_ws: int) -> None:
         super().__init__()
-        self.num_layers, self.rows, self.w_dim = num_layers, rows, w_dim
+        self.num_layers, self.num_ws, self.w_dim = num_layers, num_ws, w_dim
         for i in range(num_layers):
-            width = w_dim * rows if rows and i == num_layers - 1 else w_dim
+            width = w_dim * num_ws if num_ws and i == num_layers - 1 else w_dim
             layer = Dense(w_dim if i else z_dim, width, lr_mul=0.01, gain=math.sqrt(2))
             setattr(self, f"fc{i}", layer)
         self.register_buffer("w_avg", torch.zeros(w_dim))
@@ -70,7 +70,7 @@ class MappingNetwork(nn.Module):
         x = normalize(full(z))
         for i in range(self.num_layers):
             x = F.leaky_relu(getattr(self, f"fc{i}")(x), 0.2)
-        return x.unflatten(1, (self.rows, self.w_dim)) if self.rows else x
+        return x.unflatten(1, (self.num_ws, self.w_dim)) if self.num_ws else x
 
 
 class SynthesisLayer(nn.Module):
@@ -192,7 +192,7 @@ class SynthesisNetwork(nn.Module):
         resolution: R in px, a power of two of at least 8.
         img_channels: 3 for RGB.
         channel_base: the block at R has min(channel_base / R, channel_max) channels.
-        channel_max: see there.
+        channel_max: the most channels of any block.
         final_tanh: whether the image is passed through tanh.
     """
 
@@ -235,13 +235,13 @@ class SynthesisNetwork(nn.Module):
         Args:
             wp: [B,L,D].
             f: [B,C,h,h] with h a block size above 4: starts at the instance norm of b{h}.layer0;
-                rows of wp below 2*log2(h) - 4 are then not read.
+                layers of wp below 2*log2(h) - 4 are then not read.
             noise: see `NoiseSource`.
             seeds: see `NoiseSource`.
             weights: changes of the weights, image by image: see `generator/per_image.py`.
 
         Raises:
-            ValueError: wp has other than L rows of D, f fits no block, or noise or weights name
+            ValueError: wp has other than L layers of D, f fits no block, or noise or weights name
                 what the network does not have.
         """
         if wp.shape[1:] != (self.num_ws, self.w_dim):
@@ -317,7 +317,7 @@ class StyleGANGenerator(nn.Module):
             z_dim=z_dim,
             w_dim=w_dim,
             num_layers=mapping_layers,
-            rows=self.num_ws if layerwise else 0,
+            num_ws=self.num_ws if layerwise else 0,
         )
         self.synthesis = SynthesisNetwork(
             w_dim=w_dim,
@@ -330,5 +330,5 @@ class StyleGANGenerator(nn.Module):
 
     @property
     def w_avg(self) -> Tensor:
-        """Mean of w over z, [D]; the mean of row 0 when the mapping is layer-wise."""
+        """Mean of w over z, [D]; the mean of layer 0 when the mapping is layer-wise."""
         return self.mapping.w_avg

@@ -9,8 +9,8 @@ are; `importer/rosinality.py` maps the other common layout.
     f  [B,C,h,h]  replaces the output of the up-convolution of block b{h}; the RGB image of the
                   coarser blocks is dropped (BDInvert, arXiv 2108.08998)
 
-Rows of wp: b4 uses rows 0 (conv1) and 1 (torgb); block b{2^k} uses rows 2k-5 (conv0), 2k-4 (conv1),
-2k-3 (torgb): the row of a torgb is also the row of the next block's conv0.
+Layers of wp: b4 uses 0 (conv1) and 1 (torgb); block b{2^k} uses 2k-5 (conv0), 2k-4 (conv1),
+2k-3 (torgb): that of a torgb is also that of the next block's conv0.
 
 Differs from the released code in: the mapping returns w [B,D] and leaves repeating and truncation
 to the caller; modulated convolutions are un-fused unless asked; noise may be seeded image by
@@ -33,7 +33,7 @@ from ganinv.generator.per_image import NoiseMaps, check_noise, synthesize_change
 
 
 def normalize(x: Tensor) -> Tensor:
-    """x [B,C] divided by the root mean square of its row."""
+    """x [B,C] divided by the root mean square of each sample."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
@@ -63,7 +63,7 @@ class NoiseSource:
         if mode not in ("const", "none", "random"):
             raise ValueError(f"noise mode {mode!r}; expected 'const', 'none' or 'random'")
         self.mode = mode
-        self.rows = None if seeds is None else [torch.Generator().manual_seed(s) for s in seeds]
+        self.samples = None if seeds is None else [torch.Generator().manual_seed(s) for s in seeds]
 
     def map(self, const: Tensor, x: Tensor) -> Tensor | None:
         """Noise for the activations x [B,C,R,R]: [R,R], [B,1,R,R] or None."""
@@ -72,9 +72,9 @@ class NoiseSource:
         if self.mode == "const":
             return self.maps.get(id(const), const)
         size = const.shape
-        if self.rows is None:
+        if self.samples is None:
             return torch.randn(x.shape[0], 1, *size, device=x.device)
-        return torch.stack([torch.randn(1, *size, generator=g) for g in self.rows]).to(x.device)
+        return torch.stack([torch.randn(1, *size, generator=g) for g in self.samples]).to(x.device)
 
 
 class MappingNetwork(nn.Module):
@@ -226,7 +226,7 @@ class SynthesisNetwork(nn.Module):
         resolution: R in px, a power of two of at least 8.
         img_channels: 3 for RGB.
         channel_base: the block at R has min(channel_base / R, channel_max) channels.
-        channel_max: see there.
+        channel_max: the most channels of any block.
         conv_clamp: largest magnitude of an activation, after its gain; None for no clamp.
     """
 
@@ -267,14 +267,14 @@ class SynthesisNetwork(nn.Module):
 
         Args:
             wp: [B,L,D].
-            f: [B,C,h,h] with h a block size above 4: starts at b{h}.conv1; rows of wp below
+            f: [B,C,h,h] with h a block size above 4: starts at b{h}.conv1; layers of wp below
                 2*log2(h) - 4 are then not read.
             noise: see `NoiseSource`.
             seeds: see `NoiseSource`.
             weights: changes of the weights, image by image: see `generator/per_image.py`.
 
         Raises:
-            ValueError: wp has other than L rows of D, f fits no block, or noise or weights name
+            ValueError: wp has other than L layers of D, f fits no block, or noise or weights name
                 what the network does not have.
         """
         if wp.shape[1:] != (self.num_ws, self.w_dim):

@@ -7,7 +7,7 @@ dict has the keys and shapes of the networks inside NVIDIA's `.pkl` files.
     w  [B,D]    style                    wp [B,L,D], L = num_ws = num_layers + 2, at any resolution
     x  [B,C,s,s] the signal, sampled on the canvas and a margin around it
 
-Row 0 of wp places the Fourier features (rotation and translation), row i + 1 styles layer i, the
+Layer 0 of wp places the Fourier features (rotation and translation), i + 1 styles layer i of G, the
 last layer gives the image. t has 3x3 convolutions, r has 1x1 ones, twice the channels and radially
 symmetric filters.
 
@@ -237,7 +237,7 @@ class SynthesisNetwork(nn.Module):
         resolution: R in px.
         img_channels: 3 for RGB.
         channel_base: a layer has about channel_base / (2 * cutoff) channels, at most channel_max.
-        channel_max: see there.
+        channel_max: the most channels of any layer.
         num_layers: layers ahead of the last one.
         num_critical: of these, the last ones, which fill their band.
         margin_size: px around the canvas, at each layer's rate.
@@ -306,7 +306,7 @@ class SynthesisNetwork(nn.Module):
             weights: changes of the weights, image by image: see `generator/per_image.py`.
 
         Raises:
-            ValueError: wp has other than L rows of D; an f; maps or an unknown mode of noise;
+            ValueError: wp has other than L layers of D; an f; maps or an unknown mode of noise;
                 weights of other names.
         """
         NoiseSource(noise, seeds, self, wp.shape[0])
@@ -339,14 +339,8 @@ class StyleGAN3Generator(nn.Module):
         resolution: side of the image in px.
         img_channels: 3 for RGB.
         mapping_layers: dense layers of the mapping network.
-        channel_base: see `SynthesisNetwork`, also for the rest.
-        channel_max: see there.
-        num_layers: see there.
-        num_critical: see there.
-        margin_size: see there.
-        conv_kernel: see there.
-        use_radial_filters: see there.
-        conv_clamp: see there.
+        channel_base, channel_max, num_layers, num_critical, margin_size, conv_kernel,
+            use_radial_filters, conv_clamp: as `SynthesisNetwork`.
     """
 
     def __init__(

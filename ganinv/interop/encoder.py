@@ -41,7 +41,7 @@ ENCODERS: dict[str, type[nn.Module]] = {
 }
 # They read the image and the present one.
 ITERATIVE = tuple(name for name in ENCODERS if name.startswith("ReStyle"))
-MAX_NUMBER = 1 << 16  # of a constructor's argument: sizes, rows, channels
+MAX_NUMBER = 1 << 16  # of a constructor's argument: sizes, layers, channels
 
 
 def build_encoder(
@@ -112,8 +112,8 @@ def _reasonable(key: str, value: Any, tensors: int) -> bool:
 
 @torch.no_grad()
 def close_heads(encoder: nn.Module, stage: int) -> None:
-    """Make an e4e encoder that is trained up to row `stage` say the same with all rows open: the
-    last layer of each closed head becomes zero, and so does its offset."""
+    """Make an e4e encoder that is trained up to `stage` give the same codes with all heads open:
+    the last layer of each closed head becomes zero, and so does its offset."""
     heads = encoder.get_submodule("styles")
     assert isinstance(
         encoder, PyramidEncoder | ReStyleEncoder4Editing | ReStyleResNetEncoder4Editing

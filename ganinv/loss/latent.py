@@ -2,10 +2,10 @@
 
 Sources: arXiv 2008.00951 and 2102.02766.
 
-    wp [B,L,D] with w_avg added    rows 0...stage are opened (stage None: all)
+    wp [B,L,D] with w_avg added    layers 0...stage are opened (stage None: all)
 
 Differs from the released code in: without a progressive schedule the delta and adversarial terms
-cover all rows (released: the delta term is then silently absent).
+cover all layers (released: the delta term is then silently absent).
 """
 
 from __future__ import annotations

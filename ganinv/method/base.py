@@ -30,9 +30,7 @@ class Method(Players):
 
     Args:
         seed: seed of every random number of the run.
-        micro_batches: see `Players`, also for the rest.
-        clip_norm: see there.
-        max_nonfinite: see there.
+        micro_batches, clip_norm, max_nonfinite: as `Players`.
     """
 
     strict_loading = False  # frozen networks are absent on purpose; see check_checkpoint
@@ -94,7 +92,7 @@ class Method(Players):
         return to_unit(batch["image"])
 
     def randn(self, purpose: str, position: Tensor, *shape: int) -> Tensor:
-        """N(0,1) [B,*shape]; row i is a function of (seed, purpose, position[i]) alone."""
+        """N(0,1) [B,*shape]; element i is a function of (seed, purpose, position[i]) alone."""
         return randn_rows(self.seeds(purpose, position), shape, self.device)
 
     def seeds(self, purpose: str, position: Tensor) -> list[int]:

@@ -3,11 +3,11 @@
 Source: Kang et al., "GAN Inversion for Out-of-Range Images with Geometric Transformations", arXiv
 2108.08998, sec. 3.2.
 
-    wp    [B,L,D]    codes of z ~ N(0,I), truncated: psi 0.7 on the first 8 rows
+    wp    [B,L,D]    codes of z ~ N(0,I), truncated: psi 0.7 on the first 8 layers
     I     [B,3,R,R]  G(wp), a sample: training needs no images
     I_low [B,3,8h,8h]  I made smaller                 f     [B,C,h,h]  = E(I_low), the base code
     I_rec [B,3,R,R]  = G(f, wp): f replaces the features at h x h px, coarser RGB is dropped; only
-                     the rows of wp above them matter, and they are the true ones
+                     the layers of wp above them matter, and they are the true ones
 
     L_enc = mse |I_rec - I|^2 + lpips LPIPS(I_rec, I) at 256 px or less                  sec. 3.2
     the rate falls to a tenth every `decay_every` images

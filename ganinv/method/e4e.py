@@ -3,19 +3,20 @@
 Source: Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXiv 2102.02766, sec.
 4.
 
-    x      [B,3,H,W]  image                   wp [B,L,D]  codes: row 0 is w, row i is w + delta_i
+    x      [B,3,H,W]  image                   wp [B,L,D]  codes: layer 0 gets w, layer i w + delta_i
     x_hat  [B,3,H,W]  G(wp)                   D  latent discriminator: w [N,D] -> logit [N,1]
-    stage  the last opened row; rows above it equal w
+    stage  the last opened layer; those above it get w
 
     L_E   = l2, lpips, id of (x, x_hat)                                          as pSp
             + delta sum_i |delta_i|_2                                            eq. 4 (L_d-reg)
             + adversarial mean_i softplus(-D(wp_i))                              eq. 3
     L_D   = mean softplus(-D(w)) + mean softplus(D(wp_i)),  w = mapping(z), z ~ N(0,I)
     R1    = gamma/2 mean |grad_w D(w)|^2, every `r1_every` steps, times `r1_every`
-    stage = 0 up to `progressive_start` images, then a row more every `progressive_every` (sec. 4.2)
+    stage = 0 up to `progressive_start` images, then one more every `progressive_every` (sec. 4.2)
 
-Weights are `loss.<term>.weight`. With `pool`, D sees one random opened row of each image through a
-history of earlier codes (Shrivastava et al., arXiv 1612.07828); without, row 0.
+Weights are `loss.<term>.weight`. With `pool`, D sees the code of one opened layer of each image,
+drawn at random, through a history of earlier codes (Shrivastava et al., arXiv 1612.07828); without,
+that of layer 0.
 
 Differs from the released code in: E steps before D and hands it its codes, which saves a forward
 pass of the encoder a step (D then moves on the same codes; E sees D one step earlier); the
@@ -48,8 +49,8 @@ class E4E(EncoderMethod):
         optimizer_D: factory of D's optimizer.
         r1_gamma: gamma.
         r1_every: steps between R1 steps.
-        progressive_start: images seen when row 1 opens; None opens all rows from the start.
-        progressive_every: images between two rows.
+        progressive_start: images seen when layer 1 opens; None opens all from the start.
+        progressive_every: images between two layers.
         pool_size: codes that each history pool remembers, 0 for no pool. All ranks hold the same
             pools, filled from the images of all of them.
     """
@@ -79,7 +80,7 @@ class E4E(EncoderMethod):
 
     @property
     def stage(self) -> int:
-        """The last opened row, a function of the images seen."""
+        """The last opened layer, a function of the images seen."""
         last = self.G.num_ws - 1
         if self.progressive_start is None:
             return last
@@ -112,7 +113,7 @@ class E4E(EncoderMethod):
 
     @torch.no_grad()
     def shown_to_D(self, wp: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """What D compares: w = mapping(z) and one opened row of each code, [B,D] each."""
+        """What D compares: w = mapping(z) and one opened layer's code of each image, [B,D] each."""
         real = self.G.mapping(self.randn("z", position, self.G.z_dim))  # [B,D]
         fake = wp[:, : self.stage + 1]  # [B,stage+1,D]
         if not self.pools:

@@ -61,10 +61,7 @@ class GAN(Method):
         w_avg_beta: decay of the mapping network's running mean of w.
         fid: the metric of validation: as many samples of G_ema against the validation images; None
             leaves it out, and with it the best checkpoint.
-        seed: see `Method`, also for the rest.
-        micro_batches: see there.
-        clip_norm: see there.
-        max_nonfinite: see there.
+        seed, micro_batches, clip_norm, max_nonfinite: as `Method`.
     """
 
     G: StyleGAN2Generator

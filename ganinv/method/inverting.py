@@ -38,10 +38,7 @@ class EncoderMethod(Method):
         optimizer: factory of E's optimizer.
         start_from_w_avg: whether E's output is an offset from w_avg.
         noise: the generator's noise while training: random (as released) or const.
-        seed: see `Method`, also for the rest.
-        micro_batches: see there.
-        clip_norm: see there.
-        max_nonfinite: see there.
+        seed, micro_batches, clip_norm, max_nonfinite: as `Method`.
     """
 
     inverts = True  # E alone leads from an image to wp

@@ -207,7 +207,7 @@ class Players(pl.LightningModule):
             self.trainer.strategy.reduce_mean(tensors)  # type: ignore[attr-defined]
 
     def gather(self, mine: Tensor) -> tuple[Tensor, slice]:
-        """The rows of all ranks in the order of the stream, and where this rank's are among them.
+        """The values of all ranks in the order of the stream, and where this rank's are among them.
 
         Rank r of N holds positions r, r + N, r + 2N ... of a step (`dataset/stream.py`).
         """

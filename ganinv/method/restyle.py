@@ -11,7 +11,7 @@ Source: Alaluf et al., "ReStyle: A Residual-Based StyleGAN Encoder via Iterative
     wp_t = wp_{t-1} + E(s, y_{t-1}), y_t = G(wp_t),       t = 1 ... T                   eq. 1-2
     L    = sum_t L_method(x, y_t, wp_t); nothing is backpropagated from one pass into the next
 
-L_method is pSp's or e4e's, and so is everything else: ranks, pools, progressive rows.
+L_method is pSp's or e4e's, and so is everything else: ranks, pools, progressive stages.
 
 Differs from the released code in: over e4e, D sees codes with w_avg, as E's adversarial term does
 (released: without, so that D told the two apart by the offset alone), and those of the last pass

@@ -9,7 +9,7 @@ from tests.runs import overrides, run, tiny_generator_file
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """(checkpoint of e4e stopped at row 2, its generator's file): a run of sixteen images."""
+    """(checkpoint of e4e stopped at stage 2, its generator's file): a run of sixteen images."""
     folder = tmp_path_factory.mktemp("trained")
     generator = tiny_generator_file(folder)
     try:

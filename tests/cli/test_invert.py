@@ -268,7 +268,7 @@ def test_label_maps_and_several_outputs_of_each(tmp_path, capsys):
     ok(capsys, *common, "--out", tmp_path / "c", "--mix-layers", "9", "--mix-alpha", "0")
     still = [Image.open(tmp_path / "c/images" / n).tobytes() for n in ("1.png", "1-mix2.png")]
     assert still[0] == still[1]
-    refused(capsys, "--mix-layers 8-10; expected rows from 0 to 9", *common, "--out",
+    refused(capsys, "--mix-layers 8-10; expected layers from 0 to 9", *common, "--out",
             tmp_path / "d", "--mix-layers", "8-10")  # fmt: skip
     refused(capsys, "an encoder of 3 channels for --task sketch", file, labels, "--out",
             tmp_path / "d", "--task", "sketch")  # fmt: skip

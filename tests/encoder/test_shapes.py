@@ -75,7 +75,7 @@ def test_heads_read_coarse_middle_and_fine_maps() -> None:
     assert depths == [2, 2, 2, 3, 3, 3, 3, 4, 4, 4]
 
 
-def test_stages_open_one_row_after_the_other() -> None:
+def test_stages_open_one_layer_after_the_other() -> None:
     torch.manual_seed(0)
     encoder = small(Encoder4Editing).eval()
     image = torch.randn(2, 3, 64, 64)

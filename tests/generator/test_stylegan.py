@@ -102,7 +102,7 @@ def test_noise_modes():
 
 @pytest.mark.parametrize(("size", "first"), [(8, 2), (16, 4)])
 def test_a_feature_taken_from_a_pass_gives_the_image_back(size, first):
-    """f is what the instance norm of b{size}.layer0 reads; rows of wp before `first` are not."""
+    """f is what the instance norm of b{size}.layer0 reads; layers of wp before `first` are not."""
     generator, taken = tiny(), {}
     wp = torch.randn(2, generator.num_ws, 8)
     layer = getattr(generator.synthesis, f"b{size}").layer0

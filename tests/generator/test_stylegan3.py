@@ -115,7 +115,7 @@ def test_gradient_of_the_latent_is_the_finite_difference(changes):
     with WeightGradients() as counted:
         score(wp).backward()
     assert counted.count == 0  # frozen weights cost no gradient
-    assert wp.grad.abs().sum((0, 2)).gt(0).all()  # every row has an effect
+    assert wp.grad.abs().sum((0, 2)).gt(0).all()  # every layer has an effect
     step = 1e-7  # 300,000 kinks of leaky ReLU: a longer step crosses some
     with torch.no_grad():
         slope = (score(wp + step * direction) - score(wp - step * direction)) / (2 * step)

@@ -25,7 +25,7 @@ class Painter(nn.Module):
 
 
 class Difference(nn.Module):
-    """E: a trained factor of the mean difference of image and reconstruction, for both rows."""
+    """E: a trained factor of the mean difference of image and reconstruction, for both layers."""
 
     input_size = (8, 8)
 
