@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print four tables; the exit code is 0 also when optional files are missing."""
+    """Print three tables; the exit code is 0 also when optional files are missing."""
     from rich.console import Console
     from rich.table import Table
 

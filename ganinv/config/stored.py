@@ -13,7 +13,7 @@ import inspect
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,19 +50,23 @@ class StoredConfig(dict[str, Any]):
     def __init__(self, content: object, source: str | os.PathLike[str]) -> None:
         self.source = str(source)
         if not isinstance(content, Mapping):
-            _refuse(self.source, "no mapping", "the config of a training run")
+            raise _bad_config(self.source, "no mapping", "the config of a training run")
         super().__init__(_plain(content, self.source, "", [0]))
 
 
 def _plain(value: object, source: str, path: str, seen: list[int], depth: int = 0) -> Any:
     seen[0] += 1
     if depth > DEEPEST or seen[0] > MOST_VALUES:
-        _refuse(source, "more than a config has", f"{MOST_VALUES:,} values, {DEEPEST} deep")
+        raise _bad_config(
+            source, "more than a config has", f"{MOST_VALUES:,} values, {DEEPEST} deep"
+        )
     if isinstance(value, Mapping):
         found = {}
         for key, item in value.items():
             if type(key) is not str or text_fault(key):
-                _refuse(source, f"{path or 'its config'} with a key of another kind", "text")
+                raise _bad_config(
+                    source, f"{path or 'its config'} with a key of another kind", "text"
+                )
             name = f"{path}.{key}" if path else key
             found[key] = _plain(item, source, name, seen, depth + 1)
         return found
@@ -70,15 +74,15 @@ def _plain(value: object, source: str, path: str, seen: list[int], depth: int = 
         return [_plain(item, source, path, seen, depth + 1) for item in value]
     if type(value) is str:
         if fault := text_fault(value):
-            _refuse(source, f"{path}={shown(value)}", fault)
+            raise _bad_config(source, f"{path}={shown(value)}", fault)
         return str(value)
     if value is None or type(value) in (bool, float):
         return value
     if type(value) is int:
-        return (
-            value if abs(value) < 2**63 else _refuse(source, f"{path} of many digits", "a number")
-        )
-    _refuse(source, f"{path} of type {type(value).__name__}"[:200], "plain data")
+        if abs(value) >= 2**63:
+            raise _bad_config(source, f"{path} of many digits", "a number")
+        return value
+    raise _bad_config(source, f"{path} of type {type(value).__name__}"[:200], "plain data")
 
 
 def build_stored(
@@ -107,9 +111,9 @@ def build_stored(
         return constructor(**arguments)
     except (ArithmeticError, TypeError) as error:
         name = constructor.__qualname__
-        return _refuse(
+        raise _bad_config(
             str(source), f"{group} with settings that make no {name} ({error})", "others"
-        )
+        ) from error
 
 
 def _checked(
@@ -121,7 +125,7 @@ def _checked(
     constructor = ALLOWED[group].get(target) if isinstance(target, str) else None
     if constructor is None:  # refused
         names = ", ".join(name.rpartition(".")[2] for name in ALLOWED[group])
-        _refuse(source, f"{path}._target_={shown(target)}", f"ganinv's own: {names}")
+        raise _bad_config(source, f"{path}._target_={shown(target)}", f"ganinv's own: {names}")
     known, arguments = parameters_of(constructor), {}
     for key, value in node.items():
         if key == "_target_" or (key in HYDRA and type(value) is HYDRA[key]):
@@ -129,10 +133,10 @@ def _checked(
         if key in STARTED.get(group, {}) and fault_of(key, value, STARTED[group][key]) is None:
             continue  # what the training started from: the checkpoint has its own
         if key not in known:
-            _refuse(source, f"{path}.{key}", f"an argument of {constructor.__qualname__}")
+            raise _bad_config(source, f"{path}.{key}", f"an argument of {constructor.__qualname__}")
         fault = fault_of(key, value, known[key].annotation)
         if fault is not None:
-            _refuse(source, f"{path}.{key}={shown(value)}", fault)
+            raise _bad_config(source, f"{path}.{key}={shown(value)}", fault)
         is_part = isinstance(value, dict) and "_target_" in value
         arguments[key] = _nested(group, value, source, f"{path}.{key}") if is_part else value
     return constructor, arguments
@@ -144,7 +148,7 @@ def _nested(group: str, node: dict[str, Any], source: str, path: str) -> Any:
     groups = [inner for inner in NESTED.get(group, ()) if target in ALLOWED[inner]]
     if not groups:
         names = [n.rpartition(".")[2] for inner in NESTED.get(group, ()) for n in ALLOWED[inner]]
-        _refuse(
+        raise _bad_config(
             source,
             f"{path}._target_={shown(node['_target_'])}",
             f"ganinv's own: {', '.join(names)}" if names else f"no part within a {group}",
@@ -205,11 +209,15 @@ def check_networks(
             with torch.device("meta"):
                 own = network(**{k: v for k, v in sizes.items() if k in wanted}).state_dict()
         except (*USER_ERRORS, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
-            _refuse(cfg.source, f"{group} with settings that make no network ({error})", "others")
+            raise _bad_config(
+                cfg.source, f"{group} with settings that make no network ({error})", "others"
+            ) from error
         prefix = f"{letter}."
         held = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if wrong := misfits(own, held):
-            _refuse(cfg.source, f"{letter} with {', '.join(wrong[:3])}", f"{len(own)} tensors")
+            raise _bad_config(
+                cfg.source, f"{letter} with {', '.join(wrong[:3])}", f"{len(own)} tensors"
+            )
 
 
 def stored_generator(cfg: StoredConfig) -> bool:
@@ -229,5 +237,5 @@ def shown(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def _refuse(source: str, given: str, expected: str) -> NoReturn:
-    raise WeightsError(explain(f"{source}, whose config has {given}", expected, ADVICE))
+def _bad_config(source: str, given: str, expected: str) -> WeightsError:
+    return WeightsError(explain(f"{source}, whose config has {given}", expected, ADVICE))

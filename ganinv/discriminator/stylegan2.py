@@ -121,7 +121,7 @@ class StyleGAN2Discriminator(nn.Module):
         resolution: R in px.
         img_channels: 3 for RGB.
         channel_base: the block at R has min(channel_base / R, channel_max) channels.
-        channel_max: the most channels of a block; also the width of the label embedding's projection.
+        channel_max: the most of any block; also the width of the label embedding's projection.
         conv_clamp: largest magnitude of an activation, after its gain; None for no clamp.
         mbstd_group_size: images over which the minibatch standard deviation is taken.
     """

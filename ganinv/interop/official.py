@@ -110,7 +110,7 @@ def content(
         ConfigError: a model that the target cannot represent; says why.
     """
     target = TARGETS[name]
-    refuse(model, name)
+    check_exportable(model, name)
     dataset_type = _dataset_type(model, name, dataset_type, was)
     generator = model.G
     assert isinstance(generator, StyleGAN2Generator)
@@ -185,8 +185,8 @@ def options(model: Model, encoder_type: str, dataset_type: str) -> dict[str, Any
 # ------------------------------------------------------------------ what a target cannot represent
 
 
-def refuse(model: Model, name: str) -> None:
-    """Say why a target cannot open this model, if it cannot.
+def check_exportable(model: Model, name: str) -> None:
+    """Refuse to write a model that the target's code base cannot open.
 
     Raises:
         ConfigError: the first reason.

@@ -3,7 +3,7 @@
 Source: Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", arXiv
 2205.10287, the square root scaling rule.
 
-    k       batch of all processes / batch that the numbers were tuned for
+    k       batch of all processes / batch that the numbers are meant for (`reference_batch_size`)
     q       min(k, 4)
     lr   <- sqrt(q) lr      beta1 <- 1 - q (1 - beta1)      eps <- eps / sqrt(q)
     beta2 <- 1 - k (1 - beta2), not below 0.9 (or what it was)

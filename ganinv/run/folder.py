@@ -168,7 +168,7 @@ def _new_folder(runs: Path, name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            _unwritable(folder, f"{error.filename}: {error.strerror}")
+            raise _unwritable(folder, f"{error.filename}: {error.strerror}") from error
         atexit.register(_remove_if_empty, folder)
         return folder
     raise AssertionError
@@ -180,8 +180,8 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _unwritable(folder: Path, reason: str) -> None:
-    raise ConfigError(
+def _unwritable(folder: Path, reason: str) -> ConfigError:
+    return ConfigError(
         explain(
             f"the run's folder {folder} cannot be written: {reason}",
             "a place that takes files",
@@ -214,7 +214,7 @@ def begin(run: Run) -> None:
             run.folder, **beginning(rank_info().job, run.config["name"], run.wandb_id, length)
         )
     except OSError as error:
-        _unwritable(run.folder, str(error))
+        raise _unwritable(run.folder, str(error)) from error
 
 
 def _in_use(other: dict[str, Any]) -> bool:

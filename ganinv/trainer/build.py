@@ -77,7 +77,7 @@ def build_trainer(
         threads: CPU threads of each process, null for torch's choice.
         deterministic: forbid operators that do not repeat bit for bit.
     """
-    _refuse(batch_size, micro_batches, accelerator)
+    _check_batch_and_device(batch_size, micro_batches, accelerator)
     quieten()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -85,7 +85,7 @@ def build_trainer(
     several = nodes > 1 or per_node not in (1, "1")
     strategy: Any = "auto"
     callbacks: list[pl.Callback] = [
-        Optimizers(batch_size=batch_size, tuned_for=reference_batch_size),
+        Optimizers(batch_size=batch_size, reference_batch_size=reference_batch_size),
         KeepNotFinite(run_dir=run_dir),  # saves before WatchdogCallback lets the other ranks go
     ]
     if several:
@@ -126,7 +126,7 @@ def build_trainer(
     )
 
 
-def _refuse(batch_size: int, micro_batches: int, accelerator: str) -> None:
+def _check_batch_and_device(batch_size: int, micro_batches: int, accelerator: str) -> None:
     if batch_size % micro_batches:
         raise ConfigError(
             explain(

@@ -21,28 +21,28 @@ class Optimizers(pl.Callback):
 
     Args:
         batch_size: images of one process in one step.
-        tuned_for: images of a step that the numbers are meant for; None leaves them.
+        reference_batch_size: images of a step that the numbers are meant for; None leaves them.
 
     Raises:
         ConfigError: no such batch.
     """
 
-    def __init__(self, *, batch_size: int, tuned_for: int | None) -> None:
-        if tuned_for is not None and tuned_for < 1:
+    def __init__(self, *, batch_size: int, reference_batch_size: int | None) -> None:
+        if reference_batch_size is not None and reference_batch_size < 1:
             raise ConfigError(
                 explain(
-                    f"trainer.reference_batch_size={tuned_for}",
+                    f"trainer.reference_batch_size={reference_batch_size}",
                     "a number of images of at least 1, or null",
                     "set it to the batch of the recipe, 8 for pSp and e4e",
                 )
             )
-        self.batch_size, self.tuned_for = batch_size, tuned_for
+        self.batch_size, self.reference_batch_size = batch_size, reference_batch_size
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Before the optimizers are made."""
         assert isinstance(pl_module, Method)
-        if self.tuned_for is not None:
-            k = self.batch_size * trainer.world_size / self.tuned_for
+        if self.reference_batch_size is not None:
+            k = self.batch_size * trainer.world_size / self.reference_batch_size
             pl_module.scale_optimizers(k)
             if k > LARGEST and trainer.is_global_zero:
                 log.warning(

@@ -231,7 +231,7 @@ def test_a_clamp_that_matters_is_refused_and_one_that_does_not_is_left_out():
     loose, tight = stylegan2(8, clamp=256), stylegan2(8, clamp=0.5)
     assert official.clamp_difference(stylegan2(8)) == 0
     assert official.clamp_difference(loose) < 1e-6
-    official.refuse(with_generator(loose), "psp")
+    official.check_exportable(with_generator(loose), "psp")
     refused("whose conv_clamp=0.5 changes its images .by .*expected no clamp",
             with_generator(tight), "psp")  # fmt: skip
 
@@ -324,11 +324,11 @@ def test_the_advice_of_a_refusal_is_no_second_refusal(kind, tmp_path):
     for model in (tiny(kind), shapes_only(kind, 256, input_size=[192, 256])):
         for to in official.TARGETS:
             try:
-                official.refuse(model, to)
+                official.check_exportable(model, to)
             except ConfigError as refusal:
                 _, _, advised = str(refusal).partition("To fix: export with --to ")
                 assert advised
                 if (other := advised.split(" ")[0].rstrip(",")) in official.TARGETS:
-                    official.refuse(model, other)
+                    official.check_exportable(model, other)
     with pytest.raises(ConfigError, match="To fix: export with --to safetensors"):
         plain.write_genforce(tmp_path / "x", tiny(kind))
