@@ -6,6 +6,7 @@ import os
 import random
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,27 @@ import torch
 
 from tests.runs import tiny_generator_file
 
+ROOT = Path(__file__).parent
+FAST = (  # rooms and files of `pytest -m fast`, for the hand: within a minute, collection included
+    "loss", "optimizer", "metric", "discriminator", "task", "editing",
+    "core/test_op.py", "core/test_network.py", "core/test_command.py",
+    "core/safe/test_npy.py", "core/safe/test_unpickle.py",
+    "method/test_restyle.py", "method/test_bdinvert.py",
+    "evaluation/test_report.py", "house/test_floors.py", "house/test_sizes.py",
+)  # fmt: skip
+
 if "OMP_NUM_THREADS" not in os.environ:
     beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))  # test processes on this machine
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1) // beside))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the fast ring."""
+    for item in items:
+        place = item.path.relative_to(ROOT)
+        ours = any(place.is_relative_to(name) for name in FAST)
+        if ours and not any(item.get_closest_marker(name) for name in ("slow", "ddp")):
+            item.add_marker("fast")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.conftest import FAST
 from tests.house.tree import CONF, ENTRY_POINTS, ROOT, assert_none, at, parsed, room_of, sources
 
 STEP = 60  # of a method, docstring and signature not counted
@@ -70,3 +71,7 @@ def test_no_exception_outlives_its_reason() -> None:
 def test_a_long_function_is_seen() -> None:
     code = 'def step(x):\n    """Say."""\n' + "    x = 1\n" * 61
     assert list(long_functions(ROOT / "ganinv/method/example.py", ast.parse(code)))
+
+
+def test_the_fast_ring_names_what_is_there() -> None:
+    assert_none(f"tests/{name} is gone" for name in FAST if not (ROOT / "tests" / name).exists())
