@@ -1,1 +1,1 @@
-"""Floor 2: encoders, image -> latent codes as offsets from w_avg."""
+"""Floor 2: encoders, from an image to latent codes or to a feature map f."""

@@ -73,7 +73,7 @@ def _check(x: Tensor, size: tuple[int, int]) -> None:
 
 
 def _start(norm: nn.BatchNorm2d, mean: Tensor, scale: Tensor) -> None:
-    """Set where the codes start: a normalisation's output has this mean and deviation [L,D]."""
+    """Give the output of a normalisation this mean and standard deviation [L,D]."""
     with torch.no_grad():
         norm.bias.copy_(mean.flatten())
         norm.weight.copy_(scale.flatten())
@@ -191,7 +191,8 @@ class DomainGuidedEncoder(nn.Module):
         nn.init.normal_(getattr(self, f"block{self.last}").fc.weight)
 
     def start_codes(self, mean: Tensor, scale: Tensor) -> None:
-        """Let the codes start with this mean and deviation [L,D]; their scale stays what it is."""
+        """Give the codes of the untrained encoder this mean and standard deviation [L,D]; the scale is
+        a buffer and is not trained."""
         _start(getattr(self, f"block{self.last}").bn.bn, mean, scale)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -269,7 +270,8 @@ class DomainGuidedEncoder5x5(nn.Module):
         _normal(self)
 
     def start_codes(self, mean: Tensor, scale: Tensor) -> None:
-        """Let the codes start with this mean and deviation [L,D]; both are trained."""
+        """Give the codes of the untrained encoder this mean and standard deviation [L,D]; training
+        changes both."""
         _start(self.norm, mean, scale)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class PyramidEncoder(Trunk):
         return maps
 
     def codes(self, image: Tensor, count: int) -> Tensor:
-        """What the first `count` heads say, [B,count,D]."""
+        """The outputs of the first `count` heads, [B,count,D]."""
         maps = self.pyramid(image, count)
         level = [0 if i < MIDDLE else 1 if i < FINE else 2 for i in range(count)]
         return torch.stack([self.styles[i](maps[level[i]]) for i in range(count)], dim=1)

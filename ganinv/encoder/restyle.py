@@ -49,7 +49,7 @@ class _Heads(nn.Module):
         self.styles = nn.ModuleList(MapToStyle(channels, w_dim, side) for _ in range(self.num_ws))
 
     def codes(self, image: Tensor, count: int) -> Tensor:
-        """What the first `count` heads say, [B,count,D]."""
+        """The outputs of the first `count` heads, [B,count,D]."""
         c3 = self.last(image)
         return torch.stack([self.styles[i](c3) for i in range(count)], dim=1)
 

@@ -118,5 +118,5 @@ class BDInvert(EncoderMethod):
             self.grid = self.draw([x[:GRID_IMAGES], x_hat[:GRID_IMAGES]])
 
     def next_commands(self, checkpoint: str) -> list[str]:
-        """Nothing yet: f alone is no inversion."""
+        """None: f alone is no inversion, so evaluate.py cannot open it."""
         return []

@@ -88,7 +88,7 @@ class E4E(EncoderMethod):
         return 0 if since < 0 else min(last, 1 + since // self.progressive_every)
 
     def encoder_arguments(self) -> dict[str, Any]:
-        """The present stage."""
+        """E's `stage`, as it is at present."""
         return {"stage": self.stage}
 
     def step(self, x: Tensor, batch: Batch) -> None:

@@ -123,5 +123,5 @@ class IDInvert(EncoderMethod):
         }
 
     def validation_leaves_out(self) -> list[str]:
-        """The adversarial term: D's scale moves."""
+        """Also the adversarial term, since the scale of D's scores changes during training."""
         return [*super().validation_leaves_out(), "adversarial"]

@@ -93,7 +93,7 @@ class EncoderMethod(Method):
         return self.model.encode(s, **self.encoder_arguments())
 
     def encoder_arguments(self) -> dict[str, Any]:
-        """What E is told besides what it reads."""
+        """Keyword arguments of E's forward, besides its input."""
         return {}
 
     @torch.no_grad()

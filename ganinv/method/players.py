@@ -73,12 +73,12 @@ class Players(pl.LightningModule):
         return list(self._optimizer_of)
 
     def optimizer_of(self, player: str) -> Any:
-        """Its optimizer, in Lightning's wrapper."""
+        """The optimizer of a player, in Lightning's wrapper."""
         found = self.optimizers()
         return (found if isinstance(found, list) else [found])[self.player_names.index(player)]
 
     def scale_optimizers(self, k: float) -> None:
-        """Let every player's optimizer be for a k times larger batch than its numbers say."""
+        """Adapt every player's optimizer to a batch k times as large as its settings are for."""
         found = self._optimizer_of
         self._optimizer_of = {name: scale_for_batch(found[name], k) for name in found}
 

@@ -43,7 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.afterwards(lambda: checkpoint.write_checkpoint(Path(path), buffer.getbuffer()))
 
     def afterwards(self, job: Callable[[], None]) -> None:
-        """Do something once all writes before it are on disk."""
+        """Call a function once all earlier writes are on disk."""
         if self._writer is None:
             job()
         else:

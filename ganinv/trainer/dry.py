@@ -275,11 +275,11 @@ class Stop(pl.Callback):
     """Ends after one step and times it."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
-        """The clock starts."""
+        """Start the timer."""
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
-        """One was asked for."""
+        """Stop the timer and the run."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds = time.perf_counter() - self.start

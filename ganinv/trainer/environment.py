@@ -17,12 +17,12 @@ class Launched(ClusterEnvironment):
     """
 
     def __init__(self) -> None:
-        self.place, self._size = rank_info(), rank_info().world_size
+        self.info, self._size = rank_info(), rank_info().world_size
 
     @property
     def creates_processes_externally(self) -> bool:
         """Whether Lightning must start nothing."""
-        return self.place.external or self.place.rank > 0
+        return self.info.external or self.info.rank > 0
 
     @property
     def main_address(self) -> str:
@@ -46,20 +46,20 @@ class Launched(ClusterEnvironment):
         return self._size
 
     def set_world_size(self, size: int) -> None:
-        """Under script the trainer's devices decide."""
+        """Set by Lightning where train.py starts the ranks itself; else known from the launcher."""
         self._size = size
 
     def global_rank(self) -> int:
-        """Of this process."""
-        return self.place.rank
+        """The global rank of this process."""
+        return self.info.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """It is known."""
+        """Nothing to do: `rank_info()` has it."""
 
     def local_rank(self) -> int:
-        """On this node."""
-        return self.place.local_rank
+        """The rank of this process on its node."""
+        return self.info.local_rank
 
     def node_rank(self) -> int:
-        """Of this node."""
-        return self.place.node
+        """The number of this node."""
+        return self.info.node

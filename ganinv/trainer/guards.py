@@ -55,7 +55,7 @@ class CompareRanks(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        """When due."""
+        """Compare every `every` steps."""
         self._steps += 1
         if self.every and self._steps % self.every == 0:
             self.compare(trainer, pl_module)
@@ -110,13 +110,13 @@ class KeepNotFinite(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Hold it until the step is over."""
+        """Keep the batch until the step is over."""
         self._batch = batch
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        """Tell of skipped steps."""
+        """Log the steps that were skipped."""
         self._batch = None
         assert isinstance(pl_module, Method)
         if pl_module.nonfinite > self._skipped and trainer.is_global_zero:

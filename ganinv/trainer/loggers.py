@@ -31,7 +31,7 @@ class CSVTable(Logger):
 
     @property
     def name(self) -> str:
-        """Nothing: the run's folder has the name."""
+        """Lightning asks for a name; the run's folder already has it."""
         return ""
 
     @property
@@ -41,7 +41,7 @@ class CSVTable(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """They stand in config.yaml."""
+        """Nothing to write: config.yaml has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What Lightning says to its users that ganinv's users cannot act on.
+"""Silences messages of Lightning that ganinv's users cannot act on.
 
 Its notes on devices, its advice on loops that ganinv replaces (weights_only, networks in eval
 mode, frozen ones among them) and its advertisements. Errors still come through.

@@ -83,7 +83,7 @@ class Saver(pl.Callback):
             self._files(trainer).afterwards(lambda: self._keep(first, dropped))
 
     def _save(self, trainer: pl.Trainer, method: Method, name: str) -> None:
-        """Write one, unless it would be of no use.
+        """Write a checkpoint, unless a weight is not finite.
 
         Raises:
             NotFinite: on every rank, if a tensor of any rank is NaN or Inf; nothing is written.

@@ -46,20 +46,20 @@ class RunStatus(pl.Callback):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on it runs."""
+        """Set the status to running."""
         self._beat(trainer, pl_module, "running")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        """A heartbeat."""
+        """Write a heartbeat."""
         if time.monotonic() - self._written > EVERY:
             self._beat(trainer, pl_module, "running")
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        """Validations may be long."""
+        """Write a heartbeat: validations may take long."""
         if time.monotonic() - self._written > EVERY:
             self._beat(trainer, pl_module, "running")
 
@@ -72,7 +72,7 @@ class RunStatus(pl.Callback):
             self._beat(trainer, pl_module, "running")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """It stopped in order."""
+        """Set the status to finished or interrupted."""
         assert isinstance(pl_module, Method)
         self._beat(trainer, pl_module, "interrupted" if pl_module.interrupted else "finished")
         summary = {"kimg": pl_module.images_seen / 1000, "skipped_steps": pl_module.nonfinite}
@@ -85,7 +85,7 @@ class RunStatus(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """It stopped otherwise; the reason stays."""
+        """Set the status to failed, with the reason."""
         if trainer.is_global_zero and (self.run_dir / NAME).is_file():
             reason = f"{type(exception).__name__}: {exception}"
             how: dict[str, Any] = {"state": "failed", "reason": reason[:2000]}
@@ -95,10 +95,10 @@ class RunStatus(pl.Callback):
                 update_state(self.run_dir, **how)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best survives a resume."""
+        """The best validation, which a resumed run keeps."""
         return {"best": None if self._best is None else list(self._best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore the best validation."""
         best = state_dict["best"]
         self._best = None if best is None else (float(best[0]), float(best[1]))

@@ -48,7 +48,7 @@ def average(tensors: list[Tensor]) -> None:
 
 
 def _leave() -> None:
-    """NCCL wants to be told."""
+    """Destroy the process group, which NCCL asks for before a process ends."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -72,7 +72,7 @@ class Replicas(DDPStrategy):
         self.reduced_bytes = 0  # handed to all-reduces by this rank so far
 
     def setup_environment(self) -> None:
-        """Join the other ranks; from here on they watch one another."""
+        """Join the other ranks and start the watchdog."""
         super().setup_environment()
         self.watch = RankWatchdog(
             rank=self.global_rank,
@@ -124,17 +124,17 @@ class Replicas(DDPStrategy):
                 super().barrier(*args, **kwargs)
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
-        """One rank's object on all."""
+        """Send the object of one rank to all."""
         with self.watch.meeting():
             return super().broadcast(obj, src)
 
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
-        """A tensor over all ranks."""
+        """The mean or sum of a tensor over all ranks."""
         with self.watch.meeting():
             return super().reduce(tensor, group, reduce_op)
 
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
-        """The tensors of all ranks [N,...]."""
+        """The tensors of all ranks, [N,...]."""
         with self.watch.meeting():
             return super().all_gather(tensor, group, sync_grads)
 
@@ -148,7 +148,7 @@ class Replicas(DDPStrategy):
             return torch.cat(gather_all_tensors(rows))
 
     def teardown(self) -> None:
-        """What comes now is each rank's own."""
+        """Stop watching the other ranks: no collectives follow."""
         if hasattr(self, "watch"):
             self.watch.stop()
         super().teardown()

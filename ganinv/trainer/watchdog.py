@@ -51,7 +51,7 @@ def friendly_errors(trainer: pl.Trainer) -> Iterator[None]:
 
 
 class WatchdogCallback(pl.Callback):
-    """Ends the watch with the run, and tells the other ranks why this one failed."""
+    """Stops the watchdog when the run ends, and tells the other ranks why this one failed."""
 
     @staticmethod
     def _watch(trainer: pl.Trainer) -> RankWatchdog:
@@ -60,20 +60,20 @@ class WatchdogCallback(pl.Callback):
         return found
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """For the message that names a rank."""
+        """Report the position of this rank, for the message that names it."""
         self._watch(trainer).images_seen = pl_module.images_seen
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Validations have few meetings."""
+        """Report progress: a validation has few collectives."""
         self._watch(trainer).move()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Tell the others; of a broken connection the cause is elsewhere."""
+        """Tell the other ranks why this one failed, unless it only lost its connection to one."""
         watch = getattr(trainer.strategy, "watch", None)
         if watch is not None and not _is_lost_connection(exception):
             reason = f"{type(exception).__name__}: {exception}".splitlines()[0]
             watch.fail(f"rank {watch.rank} failed: {reason[:500]}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """In order: what comes now is each rank's own."""
+        """Stop watching: no collectives follow."""
         self._watch(trainer).stop()
