@@ -191,7 +191,7 @@ class DomainGuidedEncoder(nn.Module):
         nn.init.normal_(getattr(self, f"block{self.last}").fc.weight)
 
     def start_codes(self, mean: Tensor, scale: Tensor) -> None:
-        """Give the codes of the untrained encoder this mean and standard deviation [L,D]; the scale is
+        """Give the untrained encoder's codes this mean and standard deviation [L,D]; the scale is
         a buffer and is not trained."""
         _start(getattr(self, f"block{self.last}").bn.bn, mean, scale)
 
