@@ -187,3 +187,12 @@ def test_a_sweep_composes_each_run_with_its_own_choices(assets, tmp_path) -> Non
         cfg["optimizer"]["_target_"].rpartition(".")[2]: cfg["optimizer"]["lr"] for cfg in configs
     }
     assert rates == {"Ranger": 1e-3, "Adam": 1e-4}
+
+
+def test_files_of_config_dir_are_left_alone_too(own, tmp_path) -> None:
+    words = ["--config-dir", str(own), "--cfg", "job", "--package"]
+    printed = command_ready("train.py", [*words, "loss", "experiment=mine"], tmp_path, 0)
+    loss = yaml.safe_load(printed)
+    assert list(loss) == ["l2", "lpips"] and loss["l2"] is None and loss["lpips"]["weight"] == 0.4
+    printed = command_ready("train.py", [*words, "trainer", "trainer=mine"], tmp_path, 0)
+    assert yaml.safe_load(printed)["max_kimg"] == 77
