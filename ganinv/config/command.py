@@ -41,8 +41,10 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(f"\nConfigError: {refusal(error)}")
     except YAMLError as error:
         words = " ".join(str(error).split())
-        told = explain(f"a file of the config that is no YAML: {words}", "YAML", "correct it there")
-        sys.exit(f"\nConfigError: {told}")
+        sentence = explain(
+            f"a file of the config that is no YAML: {words}", "YAML", "correct it there"
+        )
+        sys.exit(f"\nConfigError: {sentence}")
     except ValueError as error:
         if "Config group override must be a string or a list" not in str(error):
             raise
