@@ -178,6 +178,10 @@ def join(work: Work, measurement: Measurement, ranks: Ranks) -> Result:
     for number, part in enumerate(work.parts(PATIENCE if ranks.external else 0)):
         parts[measurement.batches[number].inversion].append(part)
     result = Result(facts_of(measurement), measurement.higher_is_better)
+    size = " x ".join(map(str, measurement.data.image_size))
+    for metric in measurement.metrics.values():
+        told = {column: f"{words}, {size} px" for column, words in metric.protocol.items()}
+        result.protocol |= told
     for name, found in parts.items():
         result.rows.append(_row(name, found, measurement, work))
         skipped = [reason for _, known in found for reason in known["skipped"]]
@@ -240,7 +244,7 @@ def write(result: Result, folder: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     table.show(result, console)
     console.print(f"{result.images} images of {result.facts['split']}")
-    for sentence in table.failures(result):
+    for sentence in [*table.protocols(result), *table.failures(result)]:
         print(sentence)
     if result.unreadable:
         print(f"could not be read: {len(result.unreadable)} ({RESULT} lists all)")

@@ -18,7 +18,7 @@ from torchvision.utils import make_grid
 
 from ganinv.evaluation.curve import svg
 from ganinv.evaluation.result import Picture, Result, Row
-from ganinv.evaluation.table import cells, failures, headings, number
+from ganinv.evaluation.table import cells, failures, headings, number, protocols
 
 FULL = 0.5  # error that is drawn white
 FEW = 96  # px a side, up to which pixels are shown as squares
@@ -130,7 +130,9 @@ def _table(result: Result) -> str:
         for row in cells(result)
     )
     told = "".join(f"<p>{escape(sentence)}</p>" for sentence in failures(result))
-    return f"<table><tr>{head}</tr>{body}</table>{told}"
+    how = "; ".join(protocols(result))
+    how = f"<p>Measured on images as saved, of 8 bits: {escape(how)}.</p>" if how else ""
+    return f"<table><tr>{head}</tr>{body}</table>{told}{how}"
 
 
 def _curve(row: Row) -> str:

@@ -50,6 +50,7 @@ class Result:
     higher_is_better: dict[str, bool]  # column -> whether larger numbers are better
     rows: list[Row] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)  # images that were left out, and why
+    protocol: dict[str, str] = field(default_factory=dict)  # column -> how it is measured
 
     @property
     def images(self) -> int:
@@ -78,6 +79,7 @@ class Result:
             "images": self.images,
             "unreadable": self.unreadable,
             "higher_is_better": self.higher_is_better,
+            "protocol": self.protocol,
             "rows": rows,
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"

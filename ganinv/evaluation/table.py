@@ -32,6 +32,11 @@ def cells(result: Result) -> list[list[str]]:
     ]
 
 
+def protocols(result: Result) -> list[str]:
+    """How each column is measured, where papers differ; all of images of 8 bits."""
+    return [f"{column}: {words}" for column, words in result.protocol.items()]
+
+
 def failures(result: Result) -> list[str]:
     """A sentence on every method of which images came to no finite number."""
     return [

@@ -52,7 +52,8 @@ class PTI(Optimise):
         perceptual: d, a term on images.
         perceptual_weight: its weight.
         perceptual_side: px of the longer side at which d looks, None for no limit.
-        threshold: of d, at which an image has enough; None for all steps.
+        threshold: of d, at which an image has enough, a number or one for each class of d; None
+            for all steps.
         locality_weight: weight of L_R; 0 leaves it out.
         locality_samples: z's an image and step, whose L_R is averaged.
         locality_alpha: alpha, the distance of wp_r from the pivot.
@@ -67,7 +68,7 @@ class PTI(Optimise):
         perceptual: Term,
         perceptual_weight: float,
         perceptual_side: int | None,
-        threshold: float | None,
+        threshold: float | Mapping[str, float] | None,
         locality_weight: float,
         locality_samples: int,
         locality_alpha: float,
@@ -84,7 +85,8 @@ class PTI(Optimise):
             )  # fmt: skip
         self.pivot, self.likeness = pivot, Likeness(perceptual, perceptual_side)
         self.mse_weight, self.perceptual_weight = mse_weight, perceptual_weight
-        self.threshold, self.locality_weight = threshold, locality_weight
+        self.threshold = threshold_of(threshold, perceptual)
+        self.locality_weight = locality_weight
         self.locality_samples, self.alpha = locality_samples, locality_alpha
         self.shared = shared
 
@@ -159,3 +161,21 @@ class PTI(Optimise):
         if not self.shared:
             return gradients
         return [gradient.mean(0, keepdim=True).expand_as(gradient) for gradient in gradients]
+
+
+def threshold_of(given: float | Mapping[str, float] | None, term: Term) -> float | None:
+    """The threshold for a term; distances of different networks have different scales.
+
+    Raises:
+        ConfigError: none for a term of this class.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    name = type(term).__name__
+    if name not in given:
+        raise ConfigError(
+            explain(f"no threshold for the perceptual term {name}",
+                    f"one for its scale; there are some for {', '.join(given)}",
+                    "set inversion.pti.threshold to a number, or to null for all steps")
+        )  # fmt: skip
+    return float(given[name])

@@ -11,6 +11,8 @@ torchmetrics' own mean takes in a mirrored border. GANInverter's PSNR, 10 log10(
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
@@ -26,6 +28,12 @@ WINDOW = 11
 
 class Distortion(Metric):
     """Columns mse, psnr (dB; infinite for equal images) and ssim, a number an image."""
+
+    protocol: ClassVar[dict[str, str]] = {  # type: ignore[misc]
+        "mse": "images in [-1,1]",
+        "psnr": "dB of the peak 2 of [-1,1]",
+        "ssim": f"windows of {WINDOW} px inside the image, range 2",
+    }
 
     def __init__(self) -> None:
         super().__init__({"mse": False, "psnr": True, "ssim": True})

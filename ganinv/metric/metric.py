@@ -41,6 +41,7 @@ class Metric(nn.Module):
     """
 
     needs: tuple[str, ...] = ("x", "x_hat")  # entries of the sample
+    protocol: Mapping[str, str] = {}  # column -> how it is measured, where papers differ
 
     def __init__(self, higher_is_better: dict[str, bool]) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from hydra import compose, initialize_config_dir
 
 from ganinv.config.inversions import build_inversions
 from ganinv.core.errors import ConfigError
+from ganinv.inversion.pti import threshold_of
 from tests.inversion import tiny
 from tests.runs import ROOT
 
@@ -28,6 +29,19 @@ def test_a_method_starts_from_the_one_it_names():
     assert type(built("inversion=[pti]")["pti"].pivot).__name__ == "Encode"
     assert built("inversion=[image2stylegan]")["image2stylegan"].begin == "w_avg"
     assert made["pti"].steps == 350 and made["projector"].noise_reg == 1e5
+
+
+def test_pti_stops_at_the_scale_of_its_distance():
+    """0.06 is LPIPS's over AlexNet; the distance that comes with the installation has its own."""
+    assert built("inversion=[pti]")["pti"].threshold == 0.2
+    assert built("inversion=[pti]", "inversion.pti.threshold=0.05")["pti"].threshold == 0.05
+    assert built("inversion=[pti]", "inversion.pti.threshold=null")["pti"].threshold is None
+    l2 = "inversion.pti.perceptual={_target_: ganinv.loss.pixel.L2, weight: 1}"
+    with pytest.raises(ConfigError, match="no threshold for the perceptual term L2; expected one"):
+        built("inversion=[pti]", l2)
+    given = {"LPIPS": 0.06, "Perceptual": 0.2}
+    term = type("LPIPS", (), {})()
+    assert threshold_of(given, term) == 0.06
 
 
 def test_a_method_of_its_own_node():

@@ -54,6 +54,8 @@ def test_the_numbers_are_those_of_the_reconstructions(checkpoint, capsys):
     assert Image.open(folder / "grid-encode.png").size == (5 * 66 + 2, 3 * 66 + 2)
     assert (folder / "report.html").read_text().count("<figure>") == 5 + 6
     out = capsys.readouterr().out
+    assert "psnr: dB of the peak 2 of [-1,1], 64 x 64 px" in out
+    assert "lite0: Perceptual over EfficientNetLite0, 64 x 64 px" in out
     assert re.search(r"encode +│ +[0-9.]+ │", out) and str(folder / "report.html") in out
 
 

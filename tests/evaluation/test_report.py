@@ -130,3 +130,14 @@ def test_the_page_draws_the_loss_of_optimising_methods_alone(result):
     assert [x for x, _ in points] == sorted(x for x, _ in points) and len(points) == 3
     assert points[0][1] < points[1][1] < points[2][1]  # a falling loss falls
     assert "pti: 1 of 2 images came to" in html and "before: &lt;b&gt;" in html
+
+
+def test_columns_say_how_they_are_measured_where_papers_differ(result):
+    assert "Measured on" not in report.page(result, "t")
+    result.protocol = {"psnr": "dB of the peak 2 of [-1,1], 64 x 64 px"}
+    assert table.protocols(result) == ["psnr: dB of the peak 2 of [-1,1], 64 x 64 px"]
+    words = "of 8 bits: psnr: dB of the peak 2 of [-1,1], 64 x 64 px.</p>"
+    assert words in report.page(result, "t")
+        result, "t"
+    )
+    assert json.loads(result.json())["protocol"] == result.protocol

@@ -1,5 +1,7 @@
 """BDInvert's search: what starts where, what moves, and whose base code it takes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,26 @@ def test_f_and_the_rows_above_it_move_towards_the_image(family):
         torch.testing.assert_close(alone.wp[0], found.wp[i], rtol=0, atol=1e-9)
     encoded = bdinvert(model, start=Encode(model=model)).start(target)[0]["wp"]
     assert torch.equal(encoded, model.encode(target.s)[:, 2:])
+
+
+@pytest.mark.parametrize("family", ["stylegan", "stylegan2"])
+def test_sixteen_cells(family):
+    """f of 16 x 16 enters at the fifth layer of W+: the first four are neither read nor moved."""
+    model = tiny.model(family, size=128)
+    target = tiny.target(model, "ab")
+    method = bdinvert(model, base_code=base_code_file(model, side=16), steps=4)
+    assert method.first_row == 4 and method.E.input_size == (128, 128)
+    found = method(target)
+    assert found.f.shape == (2, 4, 16, 16)
+    assert torch.equal(found.wp[:, :4], model.G.w_avg.expand(2, 4, -1))
+    curve = method.trace.values["total"]
+    assert (curve[-1] < curve[0]).all()
+    image = model.render(found)
+    other = found.wp.clone()
+    other[:, :4] += 1.0
+    assert torch.equal(image, model.render(replace(found, wp=other)))
+    other[:, 4] += 1.0
+    assert not torch.equal(image, model.render(replace(found, wp=other)))
 
 
 def test_the_losses_by_formula():

@@ -22,16 +22,23 @@ COMMON: dict[str, Any] = {
     "z_dim": WIDTH, "w_dim": WIDTH, "img_channels": 3, "mapping_layers": 2,
     "channel_base": 64, "channel_max": 4,
 }  # fmt: skip
+
+
+def common(size: int) -> dict[str, Any]:
+    """Arguments of every family; at least one channel at the full size."""
+    return COMMON | {"resolution": size, "channel_base": max(size, COMMON["channel_base"])}
+
+
 FAMILIES: dict[str, Any] = {
     "stylegan": lambda size: StyleGANGenerator(
-        layerwise=False, final_tanh=False, resolution=size, **COMMON
+        layerwise=False, final_tanh=False, **common(size)
     ),
     "stylegan2": lambda size: StyleGAN2Generator(
-        c_dim=0, conv_clamp=None, resolution=size, **COMMON
+        c_dim=0, conv_clamp=None, **common(size)
     ),
     "stylegan3": lambda size: StyleGAN3Generator(
         c_dim=0, num_layers=4, num_critical=2, margin_size=4, conv_kernel=3,
-        use_radial_filters=False, conv_clamp=256.0, resolution=size, **COMMON,
+        use_radial_filters=False, conv_clamp=256.0, **common(size),
     ),
 }  # fmt: skip
 

@@ -94,3 +94,21 @@ def test_a_distance_measures_with_any_term_and_has_no_weight():
     x, x_hat = images(2), images(2, seed=1)
     assert metric.higher_is_better == {"l1": False}
     torch.testing.assert_close(metric(Sample(x, x_hat))["l1"], (x_hat - x).abs().mean((1, 2, 3)))
+
+
+def test_a_column_names_its_protocol():
+    """The peak of PSNR, and the network of a distance, by which papers differ."""
+
+    class LPIPS(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = nn.Module()
+            self.network.pnet_type = "vgg"
+
+    class Looks(nn.Module):
+        backbone = Mean()
+
+    assert Distortion().protocol["psnr"] == "dB of the peak 2 of [-1,1]"
+    assert Distance(column="lpips", term=LPIPS()).protocol == {"lpips": "LPIPS over vgg"}
+    assert Distance(column="d", term=Looks()).protocol == {"d": "Looks over Mean"}
+    assert Distance(column="d", term=nn.Identity()).protocol == {"d": "Identity"}
