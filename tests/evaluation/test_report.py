@@ -138,6 +138,4 @@ def test_columns_say_how_they_are_measured_where_papers_differ(result):
     assert table.protocols(result) == ["psnr: dB of the peak 2 of [-1,1], 64 x 64 px"]
     words = "of 8 bits: psnr: dB of the peak 2 of [-1,1], 64 x 64 px.</p>"
     assert words in report.page(result, "t")
-        result, "t"
-    )
     assert json.loads(result.json())["protocol"] == result.protocol
