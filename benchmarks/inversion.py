@@ -12,7 +12,7 @@ thing at a time, so that each says what it is worth:
     together    all images in one batch, features once, no gradients of weights, released constants
     + stop      an image leaves once it has the plain loop's loss
     + start     image2stylegan: from the encoder's code in place of w_avg
-    + rate      a larger step, or fewer steps of the same schedule (the projector)
+    + rate      a larger step; not of the projector, whose noise maps need all of its schedule
 
 `--share` shortens every method alike: 1 is the released number of steps. An image that never gets
 there is counted in `missed`, and its row's times are of all its steps.
@@ -47,7 +47,6 @@ from ganinv.loss.term import Term
 FIRST_SEED = 40_000_000  # beyond every split
 RATES = {"image2stylegan": 0.05, "domain_regularised": 0.03, "pti": 1.0e-3}  # "+ rate"
 TOLERANCE = 1.001
-FEWER = 2  # times fewer steps of the projector's schedule, likewise
 Loss = Callable[[int], Tensor]
 
 
@@ -85,11 +84,10 @@ def measure(name: str, model: Model, target: Target, share: float) -> list[dict[
     seconds = (time.perf_counter() - began) / len(last)
     rows = [_row(name, "plain loop", seconds, seconds, steps, sum(last) / len(last), 0)]
     limits = torch.tensor(last) * TOLERANCE
-    better = {"steps": steps // FEWER} if name == "projector" else {"lr": RATES[name]}
     start = {"start": "encode"} if name == "image2stylegan" else {}
     trials = [("together", {}, None), ("+ stop", {}, limits)]
     trials += [("+ start", start, limits)] if start else []
-    trials += [("+ rate", start | better, limits)]
+    trials += [("+ rate", start | {"lr": RATES[name]}, limits)] if name in RATES else []
     for what, changes, stop in trials:
         method = built(name, model, node | {"steps": steps} | changes, stop)
         began = time.perf_counter()
