@@ -216,6 +216,32 @@ def test_refusals_before_the_first_step():
         image2stylegan(model, start=Encode(model=tiny.model()))
 
 
+def test_the_bar_says_steps_loss_and_images_a_minute(monkeypatch):
+    said = []
+
+    class Bar:
+        def __init__(self, **given):
+            said.append(given)
+
+        def set_postfix_str(self, text):
+            said.append(text)
+
+        def update(self):
+            said.append(1)
+
+        def close(self):
+            said.append("closed")
+
+    monkeypatch.setattr("ganinv.inversion.optimise.tqdm", Bar)
+    model = tiny.model()
+    method = image2stylegan(model)
+    method(tiny.target(model, "ab"))
+    assert said[0]["total"] == 12 and said[0]["desc"] == "Image2StyleGAN"
+    loss = method.trace.values["total"][0].mean()
+    assert said[1].startswith(f"total {loss:.4g}, about ") and said[1].endswith(" images/minute")
+    assert said.count(1) == 12 and said[-1] == "closed"
+
+
 def test_the_loop_is_abstract():
     with pytest.raises(TypeError, match="abstract"):
         Optimise(model=tiny.model(), steps=1, lr=1.0)
