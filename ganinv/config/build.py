@@ -7,6 +7,7 @@ class) or what a file holds (`StoredConfig`: ganinv's own constructors alone, `s
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ganinv import __version__
 from ganinv.config.instantiate import instantiate
 from ganinv.config.start import START, start_encoder
 from ganinv.config.stored import StoredConfig, build_stored
+from ganinv.config.values import as_annotated, parameters_of
 from ganinv.core.errors import ConfigError, WeightsError, explain
 from ganinv.loss.term import Terms
 from ganinv.method.base import Method
@@ -50,7 +52,7 @@ def build_method(
             what the encoder starts from.
         resumed: whether a checkpoint fills the encoder, so that nothing else needs to.
     """
-    parts: dict[str, Any] = {"generator": generator, "optimizer": build_part(cfg, "optimizer")}
+    parts: dict[str, Any] = {"generator": generator, "optimizer": build_optimizer(cfg)}
     if "encoder" in cfg:
         parts["encoder"] = _build_encoder(cfg, generator, fresh=training and not resumed)
         parts["task"] = build_part(cfg, "task")
@@ -81,6 +83,19 @@ def build_method(
         "generator_sha256": getattr(generator, "sha256", None),
     }
     return method
+
+
+def build_optimizer(cfg: Config) -> Any:
+    """The factory of the optimizer, its numbers of the types that it is annotated with."""
+    make = build_part(cfg, "optimizer")
+    if not isinstance(make, partial):
+        return make
+    known = parameters_of(make.func)
+    typed = {
+        key: as_annotated(value, known[key].annotation) if key in known else value
+        for key, value in make.keywords.items()
+    }
+    return partial(make.func, *make.args, **typed)
 
 
 def _build_encoder(cfg: Config, generator: Any, *, fresh: bool) -> nn.Module:

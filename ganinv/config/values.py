@@ -85,6 +85,21 @@ def fault_of(key: str, value: Any, annotation: Any) -> str | None:
     return None if is_part else "a part: a mapping with a _target_"
 
 
+def as_annotated(value: Any, annotation: Any) -> Any:
+    """A value that `fault_of` takes, whole numbers as floats where the annotation has only these:
+    torch asks for betas of one type, and `[0, 0.99]` is a list of two."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if type(value) is int:
+        members = inner if origin in (Union, types.UnionType) else (annotation,)
+        return float(value) if float in members and int not in members else value
+    if isinstance(value, list | tuple) and origin in (list, tuple, SequenceType):
+        fixed = origin is tuple and Ellipsis not in inner and len(inner) == len(value)
+        kinds = inner if fixed else (inner[0],) * len(value)
+        items = (as_annotated(item, kind) for item, kind in zip(value, kinds, strict=True))
+        return type(value)(items)
+    return value
+
+
 def _union_fault(key: str, value: Any, members: tuple[Any, ...]) -> str | None:
     # a tensor, which Adam also takes for a number, is nothing that a config can hold
     members = tuple(m for m in members if getattr(m, "__name__", "") != "Tensor")

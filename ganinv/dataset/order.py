@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from ganinv.core.errors import ConfigError, explain
 from ganinv.core.seed import derive_seed
 
 
@@ -88,6 +89,17 @@ class Positions(Sampler[list[int]]):
 def eval_batches(samples: int, batch_size: int, rank: int, world_size: int) -> list[list[int]]:
     """Batches of this rank's part of a finite set: over all ranks each sample comes once; the last
     batch of a rank may be smaller.
+
+    Raises:
+        ConfigError: fewer samples than ranks; one without any would leave the others waiting.
     """
+    if samples < world_size:
+        raise ConfigError(
+            explain(
+                f"{samples} images to validate on for {world_size} processes",
+                "at least one image for each process",
+                "use a larger set (dataset.num_val of those that are drawn) or fewer processes",
+            )
+        )
     mine = list(range(rank, samples, world_size))
     return [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]

@@ -98,7 +98,7 @@ PARALLEL_FROM = 200  # images below which starting processes takes longer than i
 
 # In a writing process: its plan and the images that all of them have taken. Sent once, when it
 # starts: a plan may name millions of images.
-_work: tuple[Plan, Path, Counter] | None = None
+_work: tuple[Plan, Path, Counter, Any] | None = None
 
 
 def cores() -> int:
@@ -221,14 +221,16 @@ def _in_parallel(
     missing: list[int], plan: Plan, partial: Path, processes: int, bar: tqdm[Any]
 ) -> None:
     context = process_context()
-    seen = context.Value("q", 0)
-    pool = ProcessPoolExecutor(processes, context, _start, (plan, partial, seen))
+    seen, stop = context.Value("q", 0), context.RawValue("b", 0)
+    pool = ProcessPoolExecutor(processes, context, _start, (plan, partial, seen, stop))
     done = bar.n
     try:
-        pending = {pool.submit(_write_shard_here, number) for number in missing}
+        with _interrupts_later():  # until a helper has begun, Ctrl-C would end it with a traceback
+            pending = {pool.submit(_write_shard_here, number) for number in missing}
         while pending:
             finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-            bar.update(min(done + seen.value, bar.total) - bar.n)
+            taken = seen.get_obj().value  # without its lock, with which a helper may have ended
+            bar.update(min(done + taken, bar.total) - bar.n)
             for future in finished:
                 future.result()
     except BrokenProcessPool as error:
@@ -240,21 +242,36 @@ def _in_parallel(
             )
         ) from error
     finally:
+        stop.value = 1  # helpers that know of no Ctrl-C end with their next image
         pool.shutdown(cancel_futures=True)
 
 
-def _start(plan: Plan, partial: Path, seen: Counter) -> None:
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block; processes that are started in it begin likewise."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(plan: Plan, partial: Path, seen: Counter, stop: Any) -> None:
     global _work
-    _work = plan, partial, seen
+    _work = plan, partial, seen, stop
     end_with_parent()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C: the parent does the talking
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the parent does the talking
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _write_shard_here(number: int) -> None:
     assert _work is not None
-    plan, partial, seen = _work
+    plan, partial, seen, stop = _work
 
     def count(images: int) -> None:
+        if stop.value:
+            os._exit(130)
         with seen.get_lock():
             seen.value += images
 

@@ -38,7 +38,8 @@ from ganinv.inversion.optimise import check_batches, failed_keys
 from ganinv.metric.metric import Metric, Sample
 
 MOVED = ("image", "source")
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+# of the inversion; not float16, in which G's modulated convolutions overflow, as in training
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
 T = TypeVar("T")
 Invert = Callable[[Target], Inversion]
 

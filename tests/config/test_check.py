@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from evaluate import evaluate
+from ganinv.config.build import build_optimizer, plain
 from ganinv.config.check import check, check_config, check_optimizers
+from ganinv.config.stored import StoredConfig
 from ganinv.core.errors import ConfigError, WeightsError
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.optimizer.ranger import Ranger
@@ -28,7 +30,10 @@ TRAIN = {
     "optimizer.lr=nan": "expected a number above 0",
     "optimizer.lr=0": "expected a number above 0",
     "optimizer.betas=[0.9]": "expected a list of 2",
-    "optimizer.betas=[0.9,1.5]": "each of it a number of at most 1",
+    "optimizer.betas=[0.9,1.5]": "each of it a number of at most 0.9",
+    "optimizer.betas=[0.9,1]": "each of it a number of at most 0.9",
+    "optimizer.betas=[-1,0.9]": "each of it a number of at least 0",
+    "optimizer.alpha=0": "expected a number above 0",
     "trainer.max_kimg=-1": "expected a number above 0",
     "trainer.max_kimg=nan": "expected a number above 0",
     "trainer.max_kimg=inf": "expected a number above 0",
@@ -66,6 +71,7 @@ EVALUATE = {
     "seed=-1": f"{WHOLE} 0",
     "batch_size=0": f"{WHOLE} 1",
     "pictures=x": f"{WHOLE} 1",
+    "trainer.precision=16-mixed": "expected one of 32-true, bf16-mixed. To",
     "split=tset": "expected one of train, val, test",
     "metric.lite0.column=3": "expected text",
 }
@@ -85,6 +91,19 @@ def test_a_wrong_value_of_an_evaluation(argument):
     with pytest.raises(ConfigError, match=EVALUATE[argument]) as caught:
         evaluate(composed_evaluate("checkpoint=/nowhere.ckpt", argument))
     assert str(caught.value).startswith(argument.split("=")[0])
+
+
+@pytest.mark.parametrize("name", ["adam", "adam_gan", "adam_idinvert", "ranger"])
+def test_a_whole_number_is_taken_where_torch_wants_a_float(name):
+    """torch's Adam refuses betas of which one is 0 and not 0.0."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    cfg = composed([f"optimizer={name}", "optimizer.betas=[0,0.99]", "optimizer.lr=1"])
+    check_config(cfg)
+    stored = StoredConfig(plain(cfg), "a file")
+    for config in (cfg, stored):
+        (group,) = build_optimizer(config)([weight]).param_groups
+        assert group["betas"] == (0, 0.99) and group["lr"] == 1
+        assert all(type(value) is float for value in (*group["betas"], group["lr"]))
 
 
 def test_parts_that_a_method_does_not_have():

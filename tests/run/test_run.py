@@ -241,6 +241,14 @@ def test_refusals(assets, tmp_path):
         f"generator.weights={file}",
     )
     refused(WeightsError, "does not fit E4E: missing .*'D", "method=e4e", f"resume={last}")
+    before = last.read_bytes()
+    refused(
+        WeightsError,
+        "optimizer of E is no Adam",
+        f"resume={last}",
+        "optimizer=adam",
+    )
+    assert last.read_bytes() == before
 
 
 def test_a_foreign_or_missing_checkpoint_is_refused(tmp_path):
@@ -356,8 +364,10 @@ def test_a_disk_that_is_really_full(assets, tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_ctrl_c_outside_of_the_steps_is_a_sentence(tmp_path):
-    """While the faces are drawn: exit code 130, no traceback, nothing that looks like a run."""
+@pytest.mark.parametrize("drawn", [False, True])
+def test_ctrl_c_outside_of_the_steps_is_a_sentence(tmp_path, drawn):
+    """Once the drawing is announced, its helpers just starting, or while they draw: exit code 130,
+    no traceback, nothing that looks like a run."""
     arguments = ["logger=csv", f"runs={tmp_path / 'runs'}", f"dataset.cache={tmp_path / 'cache'}"]
     process = start([*arguments, "dataset.num_train=20000", "trainer.threads=1"], new_group=True)
     said = ""
@@ -365,7 +375,10 @@ def test_ctrl_c_outside_of_the_steps_is_a_sentence(tmp_path):
         line = process.stdout.readline()
         assert line, said
         said += line
-    time.sleep(1)
+    until = time.monotonic() + 120
+    while drawn and not list(tmp_path.glob("cache/*/.train.partial-*/*.tar.*")):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
     said += finished(process, 130)
     assert "Interrupted. The same command with resume=auto" in said and "Traceback" not in said

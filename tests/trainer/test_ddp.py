@@ -14,9 +14,11 @@ import torch
 from hydra.utils import instantiate
 
 from ganinv.config.build import build_method
+from ganinv.dataset.index import read_index
 from ganinv.dataset.module import AvatarData
 from ganinv.run.checkpoint import read_checkpoint
 from tests import runs
+from tests.dataset.sets import spoil
 from tests.processes import launch_ready
 from tests.runs import METHODS, composed, overrides
 
@@ -115,3 +117,21 @@ def test_on_another_number_of_ranks_no_image_comes_twice_before_all_came(uneven,
         launch(words, folder, ranks=ranks, fault=f"record {record}:-1:0")
     seen = [key for line in record.read_text().splitlines() for key in json.loads(line)]
     assert len(seen) == 18 and max(Counter(seen).values()) == 1
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("method", ["gan", "psp"])
+def test_a_rank_without_an_image_to_validate_on_ends_all_of_them(method, assets, tmp_path):
+    """Too few images are refused at the start; of unreadable ones all ranks learn together."""
+    words = [*overrides(method, assets[0], tmp_path), "dataset.batch_size=2"]
+    words += ["method.fid.backbone.weights=null"] * (method == "gan")
+    words = [word for word in words if word not in ("method.fid=null", "dataset.num_val=6")]
+    said = launch_ready([*words, "dataset.num_val=1"], tmp_path / "few", ranks=2, code=None)
+    assert "1 images to validate on for 2 processes; expected at least one image for each" in said
+    words += ["dataset.num_val=2", "dataset.max_bad_fraction=0.99", "trainer.val_every_kimg=0.004"]
+    data = instantiate(composed(words).dataset)
+    data.prepare_data()
+    spoil(read_index(data.root / "val"), 1)
+    said = launch_ready(words, tmp_path / "unreadable", ranks=2, code=None)
+    assert "1 of 2 processes without a readable image to validate on" in said
+    assert "Traceback" not in said
