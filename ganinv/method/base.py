@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganinv.core.errors import DataError, WeightsError, explain
+from ganinv.core.errors import WeightsError
 from ganinv.core.image import to_unit
 from ganinv.core.interface import Batch
 from ganinv.core.seed import derive_seed, randn_rows
@@ -86,26 +86,6 @@ class Method(Players):
         """In float32, whatever the run's precision: the best checkpoint is chosen by it."""
         with torch.autocast(self.device.type, enabled=False):
             self.validate(batch, batch_idx)
-
-    def check_validated(self, images: int) -> None:
-        """Called at the end of a validation, by all ranks: what follows waits for all of them.
-
-        Args:
-            images: that this rank has measured.
-
-        Raises:
-            DataError: on all ranks, when one of them has none.
-        """
-        empty = torch.tensor(float(images == 0), device=self.device)
-        if (without := int(self.trainer.strategy.reduce(empty, reduce_op="sum"))) > 0:
-            raise DataError(
-                explain(
-                    f"{without} of {self.trainer.world_size} processes without a readable image to "
-                    "validate on",
-                    "at least one for each process",
-                    "write the validation set again; `ganinv verify` names what is unreadable",
-                )
-            )
 
     def images(self, batch: Batch) -> Tensor:
         """x [B,3,H,W] in [-1,1] of a batch."""

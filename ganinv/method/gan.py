@@ -170,15 +170,12 @@ class GAN(Method):
 
     def on_validation_epoch_end(self) -> None:
         """The metric of the whole set."""
-        if self.fid is None:
-            return
-        self.check_validated(len(self._rows))
         rows = {name: torch.cat(parts) for name, parts in self._rows.items()}
         self._rows = {}
         if self.trainer.world_size > 1:
             gather = self.trainer.strategy.all_rows  # type: ignore[attr-defined]
             rows = {name: gather(part) for name, part in rows.items()}
-        self.validation = self.fid.compute(rows)
+        self.validation = self.fid.compute(rows) if self.fid is not None else {}
 
     def next_commands(self, checkpoint: str) -> list[str]:
         """Write the averaged generator beside the checkpoint and say how to use it."""

@@ -143,7 +143,6 @@ class EncoderMethod(Method):
 
     def on_validation_epoch_end(self) -> None:
         """Means over all images of all ranks."""
-        self.check_validated(len(self._sums))
         names = sorted(self._sums)
         sums = torch.stack([self._sums[name] for name in names])
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")

@@ -15,8 +15,9 @@ L_method is pSp's or e4e's, and so is everything else: ranks, pools, progressive
 
 Differs from the released code in: over e4e, D sees codes with w_avg, as E's adversarial term does
 (released: without, so that D told the two apart by the offset alone), and those of the last pass
-(released: a forward pass of its own, of the first); each pass draws noise of its own from (seed,
-position); over e4e, E's running statistics move once a pass (released: once more for D's own pass).
+(released: a forward pass of its own, of the first); the noise of a pass is a function of (seed,
+position), and validation uses the stored one (released: both are drawn anew); over e4e, E's running
+statistics move once a pass (released: once more for D's own pass).
 """
 
 from __future__ import annotations

@@ -122,7 +122,8 @@ def test_on_another_number_of_ranks_no_image_comes_twice_before_all_came(uneven,
 @pytest.mark.ddp
 @pytest.mark.parametrize("method", ["gan", "psp"])
 def test_a_rank_without_an_image_to_validate_on_ends_all_of_them(method, assets, tmp_path):
-    """Too few images are refused at the start; of unreadable ones all ranks learn together."""
+    """Else the others would wait for its rows: too few images are refused at the start, a rank that
+    can read none of its own ends the run."""
     words = [*overrides(method, assets[0], tmp_path), "dataset.batch_size=2"]
     words += ["method.fid.backbone.weights=null"] * (method == "gan")
     words = [word for word in words if word not in ("method.fid=null", "dataset.num_val=6")]
@@ -133,5 +134,4 @@ def test_a_rank_without_an_image_to_validate_on_ends_all_of_them(method, assets,
     data.prepare_data()
     spoil(read_index(data.root / "val"), 1)
     said = launch_ready(words, tmp_path / "unreadable", ranks=2, code=None)
-    assert "1 of 2 processes without a readable image to validate on" in said
-    assert "Traceback" not in said
+    assert "1 unreadable images among 1 of" in said and "Traceback" not in said
