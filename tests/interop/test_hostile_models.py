@@ -226,7 +226,9 @@ def test_hyperstyle(tmp_path):
 
 
 def as_trunk(path):
-    load_trunk(Trunk(PLANS["ir_se_small"], 6), str(path), rgb_first=True)
+    trunk = Trunk(PLANS["ir_se_small"], 6)
+    trunk.rgb_first = True
+    load_trunk(trunk, str(path))
 
 
 def test_feature_networks(tmp_path):
