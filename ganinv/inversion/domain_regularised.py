@@ -70,8 +70,14 @@ class DomainRegularised(Optimise):
     def check(self, target: Target) -> None:
         """Also refuse images of another size than E reads."""
         super().check(target)
-        if self.domain_weight:
-            self.model.check_input(target.x)
+        size, wanted = tuple(target.x.shape[-2:]), self.model.input_size
+        if self.domain_weight and size != wanted:
+            given, read = (" x ".join(map(str, pair)) for pair in (size, wanted))
+            raise ConfigError(
+                explain(f"images of {given} px for domain_regularised, whose encoder reads {read}",
+                        "images of the encoder's size: the domain term is wp - E(G(wp))",
+                        "leave the size out, or set domain_weight=0")
+            )  # fmt: skip
 
     def start(self, target: Target) -> tuple[Leaves, Known]:
         """E(x), or whatever `start` says."""

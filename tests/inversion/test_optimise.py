@@ -13,7 +13,7 @@ from ganinv.inversion.encode import Encode
 from ganinv.inversion.image2stylegan import Image2StyleGAN
 from ganinv.inversion.optimise import Optimise, take_rows
 from tests.inversion import tiny
-from tests.inversion.methods import METHODS, image2stylegan, parts
+from tests.inversion.methods import METHODS, domain_regularised, image2stylegan, parts
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-9}  # of float64: convolutions round by their batch's size
 
@@ -214,6 +214,16 @@ def test_refusals_before_the_first_step():
         image2stylegan(model, space="z")
     with pytest.raises(ConfigError, match="start inverts into a generator, what follows into a g"):
         image2stylegan(model, start=Encode(model=tiny.model()))
+
+
+def test_the_domain_term_wants_images_of_the_encoder_s_size():
+    model = tiny.model()
+    target = tiny.target(model, "ab")
+    small = replace(target, x=target.x[..., ::2, ::2])
+    words = "images of 8 x 8 px for domain_regularised, whose encoder reads 16 x 16; expected imag"
+    with pytest.raises(ConfigError, match=words):
+        domain_regularised(model)(small)
+    domain_regularised(model, domain_weight=0.0, steps=1)(small)
 
 
 def test_the_bar_says_steps_loss_and_images_a_minute(monkeypatch):
