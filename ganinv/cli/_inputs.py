@@ -171,8 +171,8 @@ def inside(name: str) -> PurePosixPath:
     return PurePosixPath(*kept or ["_"])
 
 
-def rows_of(text: str | None, num_ws: int) -> list[int]:
-    """Rows of a list such as "8-17" or "8,9,10"; None: from the middle on, as the released 8 of 18.
+def layers_of(text: str | None, num_ws: int) -> list[int]:
+    """Layers of a list such as "8-17" or "8,9,10"; None: the upper ones, as the released 8 of 18.
 
     Raises:
         ConfigError: no such layers.

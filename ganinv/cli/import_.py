@@ -89,11 +89,11 @@ def _boundary(file: Path, out: Path) -> Written:
 
     found = read_boundary(file)
     path = _free(out / f"{file.stem}.safetensors")
-    metadata = {"format": "ganinv-boundary", "rows": found.rows, "source": file.name}
+    metadata = {"format": "ganinv-boundary", "layers": found.layers, "source": file.name}
     write_safetensors(path, {"boundary": found.direction}, metadata)
     shape = "x".join(map(str, found.direction.shape))
-    rows = "all rows" if found.rows is None else f"rows {found.rows}"
-    return [(path, f"a boundary, {shape}, {rows}")]
+    layers = "all layers" if found.layers is None else f"layers {found.layers}"
+    return [(path, f"a boundary, {shape}, {layers}")]
 
 
 def _network(file: Path, out: Path, generator: Path | None) -> Written:

@@ -1,7 +1,7 @@
 """`ganinv invert`: a folder of images to codes and reconstructions.
 
 OUT/images/<name>.png   what the codes give, at the generator's size; with --outputs N also
-                        <name>-mix1.png and so on: the same code with the fine rows drawn anew
+                        <name>-mix1.png and so on: the same code with the fine layers drawn anew
 OUT/latents.pt          float32 [N,L,D], absolute codes, as StyleCLIP and e4e's tools read them
 OUT/latents.npy         the same for NumPy, without pickle
 OUT/invert.json         the name of each row, the images that could not be read, and the settings
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.cli._align_options import add_align, aligned, detector_with_align
-from ganinv.cli._inputs import TASKS, open_masks, rows_of, task_of
+from ganinv.cli._inputs import TASKS, layers_of, open_masks, task_of
 from ganinv.cli._methods import ENCODE, check_methods, config_of
 from ganinv.core.command import printable
 from ganinv.core.errors import ConfigError, DataError, explain
@@ -75,7 +75,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--task", choices=TASKS, help="what the images are, where nothing says so")
     parser.add_argument(
         "--outputs", type=int, default=1, metavar="N", help="images for each input: the first from "
-        "its own code, the others with rows drawn anew (style mixing)",
+        "its own code, the others with layers drawn anew (style mixing)",
     )  # fmt: skip
     parser.add_argument("--mix-layers", metavar="A-B", help="which are drawn; default 8 of 18 on")
     parser.add_argument("--mix-alpha", type=float, default=1.0, help="how far, default 1: entirely")
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         task=args.task,
         outputs=args.outputs,
-        mix_layers=rows_of(args.mix_layers, model.num_ws),
+        mix_layers=layers_of(args.mix_layers, model.num_ws),
         mix_alpha=args.mix_alpha,
         seed=args.seed,
         method=args.method,

@@ -36,6 +36,11 @@ def explain(given: str, expected: str, todo: str) -> str:
     return f"{given}; expected {expected}. To fix: {todo}"
 
 
+def config_error(given: str, expected: str, todo: str) -> ConfigError:
+    """A setting that cannot be, in the words of `explain`; to be raised."""
+    return ConfigError(explain(given, expected, todo))
+
+
 def shown(value: object) -> str:
     """A value that came out of a file, for a message: short whatever it is, on one line.
 

@@ -77,11 +77,15 @@ class ShardData(pl.LightningDataModule):
         }
         for name, (value, lowest) in least.items():
             if value < lowest:
-                _refuse(f"{name}={value}", f"a whole number of at least {lowest}", name)
+                raise _bad_setting(f"{name}={value}", f"a whole number of at least {lowest}", name)
         if len(image_size) != 2 or min(image_size) < 1:
-            _refuse(f"image_size={list(image_size)}", "[height, width] in px", "image_size")
+            raise _bad_setting(
+                f"image_size={list(image_size)}", "[height, width] in px", "image_size"
+            )
         if not 0 <= max_bad_fraction < 1:
-            _refuse(f"max_bad_fraction={max_bad_fraction}", "a share in [0, 1)", "max_bad_fraction")
+            raise _bad_setting(
+                f"max_bad_fraction={max_bad_fraction}", "a share in [0, 1)", "max_bad_fraction"
+            )
         check_regions(regions, image_size)
         self.address = root.rstrip("/") if is_remote(root) else None
         self.root, self.cache_bytes = Path(root).expanduser(), round(cache_gib * 2**30)
@@ -216,8 +220,8 @@ class ShardData(pl.LightningDataModule):
         return batch | moved
 
 
-def _refuse(given: str, expected: str, name: str) -> None:
-    raise ConfigError(explain(f"dataset.{given}", expected, f"set dataset.{name}=..."))
+def _bad_setting(given: str, expected: str, name: str) -> ConfigError:
+    return ConfigError(explain(f"dataset.{given}", expected, f"set dataset.{name}=..."))
 
 
 @dataclass(frozen=True)
@@ -300,9 +304,13 @@ class AvatarData(ShardData):
         self.counts = {"train": num_train, "val": num_val, "test": num_test}
         for split, count in self.counts.items():
             if not 1 <= count <= self.SEEDS:
-                _refuse(f"num_{split}={count}", f"1 to {self.SEEDS:,} faces", f"num_{split}")
+                raise _bad_setting(
+                    f"num_{split}={count}", f"1 to {self.SEEDS:,} faces", f"num_{split}"
+                )
         if len(set(image_size)) != 1:
-            _refuse(f"image_size={list(image_size)}", "a square for avatars", "image_size")
+            raise _bad_setting(
+                f"image_size={list(image_size)}", "a square for avatars", "image_size"
+            )
         pair = f"-{source}" if source else ""
         drawn = "-".join(str(part) for part in (*self.counts.values(), f"{self._drawing():08x}"))
         super().__init__(

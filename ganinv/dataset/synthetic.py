@@ -36,7 +36,7 @@ class SyntheticData(pl.LightningDataModule):
         num_val: samples of a validation.
         num_test: samples of the test split.
         psi: truncation, 1 for none.
-        cutoff: rows of wp that are truncated.
+        cutoff: layers of wp that are truncated.
         image_size: (H, W) in px that the samples are averaged down to.
         regions: name -> (top, bottom, left, right) px of what the losses may look at closely.
         source: what the task reads beside each image: nothing, for samples have nothing.

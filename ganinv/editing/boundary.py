@@ -49,7 +49,7 @@ def read_boundary(path: str | Path) -> Boundary:
 
 def _own(path: Path) -> Boundary:
     tensors, metadata = read_safetensors(path)
-    form, layers = metadata.get("format"), metadata.get("rows")
+    form, layers = metadata.get("format"), metadata.get("layers")
     if form != FORMAT or set(tensors) != {"boundary"}:
         raise _refused(path, f"format={shown(form)}")
     if layers is not None and (

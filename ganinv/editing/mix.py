@@ -1,9 +1,9 @@
-"""Style mixing: rows of a code replaced by those of another, for several outputs of one input.
+"""Style mixing: layers of a code replaced by those of another, for several outputs of one input.
 
 Source: Karras et al., arXiv 1812.04948, sec. 3.1; for image-to-image tasks Richardson et al., arXiv
-2008.00951, sec. 4.3: the coarse rows keep what the input says, the fine ones are drawn.
+2008.00951, sec. 4.3: the coarse layers keep what the input says, the fine ones are drawn.
 
-    wp [B,L,D], other [B,L,D] or [B,D]    wp_i <- (1 - alpha) wp_i + alpha other_i   for i in rows
+    wp [B,L,D], other [B,L,D] or [B,D]    wp_i <- (1 - alpha) wp_i + alpha other_i   for i in layers
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 from ganinv.core.latent import repeat_w
 
 
-def mix(wp: Tensor, other: Tensor, rows: Collection[int], alpha: float = 1.0) -> Tensor:
-    """wp [B,L,D] with `rows` moved by `alpha` towards `other` ([B,L,D], or w [B,D] for all rows).
+def mix(wp: Tensor, other: Tensor, layers: Collection[int], alpha: float = 1.0) -> Tensor:
+    """wp [B,L,D] with `layers` moved by `alpha` towards `other` ([B,L,D], or w [B,D] for all).
 
     Raises:
-        ValueError: a row that is not there.
+        ValueError: a layer that is not there.
     """
-    if bad := [row for row in rows if not 0 <= row < wp.shape[1]]:
-        raise ValueError(f"rows {bad} of a wp of {wp.shape[1]} rows")
+    if bad := [i for i in layers if not 0 <= i < wp.shape[1]]:
+        raise ValueError(f"layers {bad} of a wp of {wp.shape[1]} layers")
     other = repeat_w(other, wp.shape[1])
     mixed = wp.clone()
-    chosen = sorted(set(rows))
+    chosen = sorted(set(layers))
     mixed[:, chosen] = wp[:, chosen].lerp(other[:, chosen], alpha)
     return mixed

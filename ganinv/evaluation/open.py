@@ -206,7 +206,7 @@ def _of_training(trained: Trained, path: Path) -> Opened:
     stage, last = getattr(method, "stage", None), getattr(method.E, "last_stage", None)
     if stage is not None and last is not None and stage < last:
         close_heads(method.E, stage)
-        words += f", rows above {stage} still equal to w"
+        words += f", layers above {stage} still equal to w"
     model.freeze().to(memory_format=torch.contiguous_format)
     words = f"{kind} trained by {name}, {words}"
     return Opened(path, model, name, words, config, trained.images_seen)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ganinv import __version__
 from ganinv.config.build import plain
-from ganinv.core.errors import ConfigError, explain
+from ganinv.core.errors import config_error
 from ganinv.core.safe.io import sha256_file, write_atomic
 from ganinv.evaluation import report, table
 from ganinv.evaluation.curve import curve_of
@@ -41,35 +41,35 @@ def check_options(cfg: DictConfig) -> None:
             where nothing can be written.
     """
     if OmegaConf.is_missing(cfg, "checkpoint"):
-        _refuse("no checkpoint", "one that train.py wrote", "add checkpoint=PATH to the command")
+        raise config_error(
+            "no checkpoint", "one that train.py wrote", "add checkpoint=PATH to the command"
+        )
     if cfg.split not in SPLITS:
-        _refuse(f"split={cfg.split}", f"one of {', '.join(SPLITS)}", "set split")
+        raise config_error(f"split={cfg.split}", f"one of {', '.join(SPLITS)}", "set split")
     for name, least in {"limit": 1, "batch_size": 1, "pictures": 1, "seed": 0}.items():
         value = cfg[name]
         whole = type(value) is int and least <= value < 2**31
         if not whole and not (name == "limit" and value is None):
-            _refuse(f"{name}={value}", f"a whole number of at least {least}", f"set {name}")
+            raise config_error(
+                f"{name}={value}", f"a whole number of at least {least}", f"set {name}"
+            )
     if cfg.trainer.accelerator not in ACCELERATORS:
         given = f"trainer.accelerator={cfg.trainer.accelerator}"
-        _refuse(given, f"one of {', '.join(ACCELERATORS)}", "set trainer.accelerator")
+        raise config_error(given, f"one of {', '.join(ACCELERATORS)}", "set trainer.accelerator")
     for group in ("inversion", "metric"):
         if not cfg.get(group):
-            _refuse(f"no {group}", "at least one", f"set {group}=[...]")
+            raise config_error(f"no {group}", "at least one", f"set {group}=[...]")
     if cfg.trainer.precision not in PRECISIONS:
         given = f"trainer.precision={cfg.trainer.precision}"
-        _refuse(given, f"one of {', '.join(PRECISIONS)}", "set trainer.precision")
+        raise config_error(given, f"one of {', '.join(PRECISIONS)}", "set trainer.precision")
     if cfg.output is not None and Path(cfg.output).exists() and not _begun(Path(cfg.output)):
-        _refuse(
+        raise config_error(
             f"output={cfg.output}, which exists",
             "a folder that does not exist yet, or one that this command began",
             "choose another; nothing was overwritten",
         )
     folder = Path(cfg.checkpoint).resolve().parent if cfg.output is None else Path(cfg.output)
     check_writable(folder, "the folder of the report", "set output=... to another disk")
-
-
-def _refuse(given: str, expected: str, todo: str) -> None:
-    raise ConfigError(explain(given, expected, todo))
 
 
 def _begun(folder: Path) -> bool:
@@ -116,7 +116,9 @@ def _choose(measurement: Measurement, settings: dict[str, Any], sizes: list[int]
             if _begun(folder) and not work.foreign():
                 return work
         except OSError as error:
-            _refuse(f"{folder}: {error.strerror}", "a place for the report", "set output=...")
+            raise config_error(
+                f"{folder}: {error.strerror}", "a place for the report", "set output=..."
+            ) from error
         number += 1
 
 
@@ -193,7 +195,7 @@ def _row(name: str, parts: list[Part], measurement: Measurement, work: Work) -> 
     keys = [key for _, known in parts for key in known["keys"]]
     if not keys:
         given = f"no image of {measurement.cfg.split} can be read"
-        _refuse(given, "some images", "look at it with ganinv verify")
+        raise config_error(given, "some images", "look at it with ganinv verify")
     full = [tensors for tensors, known in parts if known["keys"]]
     rows = {row: torch.cat([tensors[row] for tensors in full]) for row in full[0]}
     values: dict[str, float] = {}

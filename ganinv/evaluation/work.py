@@ -75,11 +75,13 @@ class Work:
             return
         begun = self.parts_folder / "settings.json"
         if not begun.is_file():
-            self._refuse("which holds other files", "a new or empty folder")
+            raise self._unusable("which holds other files", "a new or empty folder")
         self.check_settings(_read(begun))
         owner = _read(self.parts_folder / "process.json")
         if owner.get("pid") != os.getpid() and _lives(owner):
-            self._refuse(f"in which process {owner['pid']} works now", "a folder for each command")
+            raise self._unusable(
+                f"in which process {owner['pid']} works now", "a folder for each command"
+            )
 
     def foreign(self) -> bool:
         """Whether `check` refuses the folder."""
@@ -99,18 +101,18 @@ class Work:
         command = theirs.get("command")
         if command != self.settings["command"]:
             other = printable(command, 40) if isinstance(command, str) else "another program"
-            self._refuse(f"begun by {other}", "a new folder")
+            raise self._unusable(f"begun by {other}", "a new folder")
         ours = self.settings
         different = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
         if different:
-            self._refuse(
+            raise self._unusable(
                 f"begun with other {', '.join(different)}",
                 "the same command, which goes on, or a new folder",
             )
 
-    def _refuse(self, given: str, expected: str) -> None:
+    def _unusable(self, given: str, expected: str) -> ConfigError:
         todo = "choose another folder; nothing was overwritten"
-        raise ConfigError(explain(f"{self.folder}, {given}", expected, todo))
+        return ConfigError(explain(f"{self.folder}, {given}", expected, todo))
 
     # ------------------------------------------------------------------ batches
 

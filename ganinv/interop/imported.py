@@ -6,7 +6,7 @@
 
 The architecture comes from shapes: L from the generator, the input's channels from the first
 convolution, pyramid or not from latlayer1. `opts.encoder_type` is believed only about what shapes
-cannot show, which is whether rows are offsets from the first one.
+cannot show, which is whether the heads give codes or offsets from the first one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ganinv.inversion.model import Model
 
 log = logging.getLogger(__name__)
 
-OFFSETS = {  # encoder_type -> whether rows 1 ... L-1 are offsets from row 0
+OFFSETS = {  # encoder_type -> whether layers 1 ... L-1 are offsets from layer 0
     "GradualStyleEncoder": False,
     "BackboneEncoder": False,
     "Encoder4Editing": True,
@@ -38,7 +38,7 @@ OFFSETS = {  # encoder_type -> whether rows 1 ... L-1 are offsets from row 0
     "ResNetBackboneEncoder": False,
     "ResNetProgressiveBackboneEncoder": True,
 }
-KINDS = {  # (pyramid, offsets) -> our class, where every row has a head
+KINDS = {  # (pyramid, offsets) -> our class, where every layer has a head
     (True, False): "GradualStyleEncoder",
     (True, True): "Encoder4Editing",
     (False, False): "ReStyleEncoder",
@@ -63,7 +63,7 @@ def read(content: Mapping[str, Any]) -> Model:
 
     Raises:
         WeightsError: a class that ganinv does not have, a file that does not say which class it
-            is of, tensors missing or of another shape, averages that differ from row to row.
+            is of, tensors missing or of another shape, averages that differ from layer to layer.
     """
     whole = content.get("state_dict", content)
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in whole.items()
@@ -106,7 +106,7 @@ def read(content: Mapping[str, Any]) -> Model:
                     "of its reconstruction", "check the file")
         )  # fmt: skip
     return Model(
-        encoder=build_encoder(kind, architecture, state, f"a {kind} of {generator.num_ws} rows"),
+        encoder=build_encoder(kind, architecture, state, f"a {kind} of {generator.num_ws} layers"),
         generator=generator,
         task=task.of_channels(channels),
         start_from_w_avg=_start(kind, opts),
@@ -160,14 +160,14 @@ def _average(value: Any) -> Tensor | None:
     """`latent_avg` [L,512], [1,512] or [512] -> [512]; None where the file has none."""
     if not isinstance(value, Tensor) or value.numel() == 0 or value.ndim == 0:
         return None
-    rows = value.float().reshape(-1, value.shape[-1])
-    if not torch.equal(rows, rows[:1].expand_as(rows)):
+    layers = value.float().reshape(-1, value.shape[-1])
+    if not torch.equal(layers, layers[:1].expand_as(layers)):
         raise WeightsError(
-            explain(f"a latent_avg of {len(rows)} rows that differ",
-                    "one w for all rows: ganinv's generators have one w_avg [D]",
+            explain(f"a latent_avg of {len(layers)} layers that differ",
+                    "one w for all layers: ganinv's generators have one w_avg [D]",
                     "train with the average of the generator")
         )  # fmt: skip
-    return rows[0]
+    return layers[0]
 
 
 def kind_of(state: Mapping[str, Tensor], encoder_type: Any) -> str:
@@ -178,7 +178,7 @@ def kind_of(state: Mapping[str, Tensor], encoder_type: Any) -> str:
         encoder_type: what the file calls it, if it does.
 
     Raises:
-        WeightsError: not one of ours; or one whose name alone would tell how its rows combine, and
+        WeightsError: not one of ours; or one whose name alone would tell how its heads combine, and
             the file has none.
     """
     if "styles.0.linear.weight" not in state and "input_layer.0.weight" in state:
@@ -187,7 +187,7 @@ def kind_of(state: Mapping[str, Tensor], encoder_type: Any) -> str:
         raise WeightsError(
             explain(
                 f"a checkpoint with opts.encoder_type={shown(encoder_type)}",
-                f"one of {', '.join(OFFSETS)}: the tensors alone do not tell whether rows are "
+                f"one of {', '.join(OFFSETS)}: the tensors alone do not tell whether layers are "
                 "offsets from the first one",
                 "pass the file that the training wrote, with its opts",
             )
@@ -220,7 +220,7 @@ def idinvert(state: Mapping[str, Tensor], generator: AnyGenerator) -> Model:
         given = "no code layer" if code is None else f"codes of {code.shape[0]} numbers"
         raise WeightsError(
             explain(f"an encoder with {given}",
-                    f"{width}: {generator.num_ws} rows of {generator.w_dim} for this generator",
+                    f"{width}: {generator.num_ws} layers of {generator.w_dim} for this generator",
                     "pass the generator that the encoder was trained with")
         )  # fmt: skip
     channels = [v.shape[0] for k, v in state.items() if k.endswith(".wscale2.bias") and v.ndim]

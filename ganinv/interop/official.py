@@ -117,8 +117,8 @@ def content(
     state = {f"encoder.{k}": _plain(v) for k, v in model.E.state_dict().items()}
     state |= {f"decoder.{k}": _plain(v) for k, v in rosinality.export_state(generator).items()}
     encoder_type = target.encoders[model.kind]
-    rows = 1 if encoder_type == W_CODES else model.num_ws
-    average = repeat_w(generator.w_avg[None], rows)[0]
+    layers = 1 if encoder_type == W_CODES else model.num_ws
+    average = repeat_w(generator.w_avg[None], layers)[0]
     return {
         "state_dict": state,
         "latent_avg": _plain(average).clone(),

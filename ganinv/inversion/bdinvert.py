@@ -5,12 +5,12 @@ Source: Kang et al., "GAN Inversion for Out-of-Range Images with Geometric Trans
 
     x    [B,3,R,R]   image, also shifted, rotated or scaled as no training image is
     f    [B,C,h,h]   starts at f_0 = E(x made smaller), the base code (`method=bdinvert` trains E)
-    wp_i i >= M      starts at w_avg; rows below M = 2 log2(h) - 4 are not read, so they stay
+    wp_i i >= M      starts at w_avg; layers below M = 2 log2(h) - 4 are not read, so they stay
     p    whitened    P_N: `statistics.py`
 
     L = mse |G(f, wp) - x|^2 + perceptual d(G(f, wp), x) + base mean (f - f_0)^2 + p_norm mean p^2
 
-Differs from the released code in: the rows below M neither move nor count in p_norm (released: they
+Differs from the released code in: layers below M neither move nor count in p_norm (released: they
 are drawn to the mean, and make it small); eigenvalues have a floor; x is made smaller by bicubic
 interpolation with antialiasing (released: Lanczos in 8 bits); d compares images that were averaged
 down alike (released: the target by Lanczos, the other by bicubic without antialiasing). The paper's
@@ -107,7 +107,7 @@ class BDInvert(Optimise):
 
     @torch.no_grad()
     def start(self, target: Target) -> tuple[Leaves, Known]:
-        """The base code, and the rows from M on of where wp starts."""
+        """The base code, and the layers from M on of where wp starts."""
         wp = starting_point(self.begin, target, self.model).wp
         f = self.base_code(target.x)
         known = self.likeness.remember(target)
@@ -115,7 +115,7 @@ class BDInvert(Optimise):
         return {"wp": wp[:, self.first_row :], "f": f}, known
 
     def found(self, leaves: Leaves, known: Known) -> Inversion:
-        """wp with the rows below M as they began, and f."""
+        """wp with the layers below M as they began, and f."""
         return Inversion(wp=torch.cat([known["below"], leaves["wp"]], 1), f=leaves["f"])
 
     def losses(

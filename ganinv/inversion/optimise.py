@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ganinv.core.errors import ConfigError, explain
+from ganinv.core.errors import config_error
 from ganinv.core.interface import Inversion, Target
 from ganinv.core.op.dense import full
 from ganinv.inversion.model import Model
@@ -73,13 +73,13 @@ class Optimise(ABC):
     def __init__(self, *, model: Model, steps: int, lr: float) -> None:
         name = type(self).__name__
         if steps < 1 or int(steps) != steps:
-            _refuse(
+            raise config_error(
                 f"steps={steps} for {name}",
                 "a whole number of at least 1",
                 "set it; for the start alone, take the method that makes it",
             )
         if not lr > 0:
-            _refuse(f"lr={lr} for {name}", "a number above 0", "set it")
+            raise config_error(f"lr={lr} for {name}", "a number above 0", "set it")
         self.model, self.steps, self.lr = model.freeze(), int(steps), float(lr)
         self.trace: Trace | None = None
 
@@ -259,7 +259,7 @@ def check_batches(methods: Mapping[str, object], images: int, batch_size: int) -
     """
     for name, method in methods.items():
         if images > batch_size and any(getattr(one, "shared", False) for one in chain(method)):
-            _refuse(
+            raise config_error(
                 f"{name} with shared=true on {images} images in batches of {batch_size}",
                 "one batch: images that share a change of the weights are tuned together",
                 f"set the batch size to {images}, take fewer images, or leave shared=true out",
@@ -332,7 +332,7 @@ def check_size(model: Model, target: Target) -> None:
     height, width = target.x.shape[-2:]
     side, of_g = max(height, width), model.G.resolution
     if side > of_g or of_g % side or height != width and (height, width) != model.input_size:
-        _refuse(
+        raise config_error(
             f"images of {height} x {width} px for a generator of {of_g} x {of_g} px",
             f"square images whose side divides {of_g} px, or those that the encoder reads "
             f"({model.input_size[0]} x {model.input_size[1]} px)",
@@ -350,7 +350,7 @@ def check_mask(target: Target) -> None:
         return
     expected = (len(target.x), 1, *target.x.shape[-2:])
     if tuple(mask.shape) != expected:
-        _refuse(
+        raise config_error(
             f"a mask of shape {tuple(mask.shape)}",
             f"{list(expected)}, one for each image and of its size",
             "give each image a mask of its own size",
@@ -358,12 +358,8 @@ def check_mask(target: Target) -> None:
     lowest, highest = mask.flatten(1).amin(1), mask.flatten(1).amax(1)
     for key, low, high in zip(target.key, lowest.tolist(), highest.tolist(), strict=True):
         if not (low >= 0 and 0 < high <= 1):
-            _refuse(
+            raise config_error(
                 f"the mask of {key} with values from {low:g} to {high:g}",
                 "0 where the image does not count, 1 where it does, and some pixels that do",
                 "correct that mask",
             )
-
-
-def _refuse(given: str, expected: str, todo: str) -> None:
-    raise ConfigError(explain(given, expected, todo))

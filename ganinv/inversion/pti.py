@@ -10,8 +10,8 @@ sec. 3; constants of danielroich/PTI.
     L_R  = perceptual d(x_r, x_r*) + mse |x_r - x_r*|^2,  x_r = G(wp_r; theta), x_r* with theta + d
     wp_r = wp_p + alpha (wp_z - wp_p) / |wp_z - wp_p|_F,  wp_z = mapping(z), truncated to 1/2
 
-The norm is over all L rows. Image i has enough when its d(x, ...) is at most `threshold`: then its
-change is kept as it is, before the step, and it leaves the batch.
+The norm is over all L layers. Image i has enough when its d(x, ...) is at most `threshold`: its
+change is then kept as it is, before the step, and it leaves the batch.
 
 Several images of one person, `shared`: one d for all of a batch, which descends the mean of their
 L (sec. 3.2). Their results then depend on each other, and none stops before the others.

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganinv.core.errors import ConfigError, WeightsError, explain
+from ganinv.core.errors import WeightsError, config_error
 from ganinv.core.safe.io import read_safetensors, write_safetensors
 from ganinv.core.seed import generator_of
 from ganinv.generator.importer.bundle import AnyGenerator
@@ -43,9 +43,9 @@ def measure(G: AnyGenerator, samples: int) -> Moments:
         ConfigError: fewer than two samples; a conditional generator, whose W depends on a label.
     """
     if samples < 2:
-        _refuse(f"samples={samples}", "at least 2, better 10,000", "set it")
+        raise config_error(f"samples={samples}", "at least 2, better 10,000", "set it")
     if getattr(G, "c_dim", 0):
-        _refuse("a conditional generator", "one whose W depends on z alone",
+        raise config_error("a conditional generator", "one whose W depends on z alone",
                 "use an unconditional generator")  # fmt: skip
     device, count = G.w_avg.device, 0
     mean = {name: torch.zeros(G.w_dim, dtype=torch.float64) for name in "wp"}
@@ -118,7 +118,9 @@ class Whitening:
             ConfigError: a floor outside that range.
         """
         if not 0 < floor <= 1:
-            _refuse(f"floor={floor} for the eigenvalues of P_N", "above 0, at most 1", "set 1e-5")
+            raise config_error(
+                f"floor={floor} for the eigenvalues of P_N", "above 0, at most 1", "set 1e-5"
+            )
         values, vectors = torch.linalg.eigh(moments["covariance_p"].cpu())
         values = values.clamp_min(floor * values[-1])
         device = moments["mean_p"].device
@@ -127,7 +129,3 @@ class Whitening:
     def __call__(self, w: Tensor) -> Tensor:
         """w [...,D] -> p [...,D], float64."""
         return (unfold(w.double()) - self.mean) @ self.matrix
-
-
-def _refuse(given: str, expected: str, todo: str) -> None:
-    raise ConfigError(explain(given, expected, todo))

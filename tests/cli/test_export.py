@@ -29,7 +29,9 @@ def test_a_checkpoint_becomes_a_bundle(trained, tmp_path, capsys):
     out = ok(
         capsys, "export", checkpoint, "--to", "safetensors", "--out", tmp_path / "m.safetensors"
     )
-    assert "Encoder4Editing trained by E4E, after 0.016 kimg, rows above 3 still equal to w" in out
+    assert (
+        "Encoder4Editing trained by E4E, after 0.016 kimg, layers above 3 still equal to w" in out
+    )
     loaded = ganinv.load(tmp_path / "m.safetensors")
     assert isinstance(loaded, Model)
     method = load_trained(checkpoint).method
@@ -213,9 +215,9 @@ def test_boundaries(tmp_path, capsys):
     rows = np.random.default_rng(0).standard_normal((1, 14, 512))
     np.save(tmp_path / "age.npy", rows)
     out = ok(capsys, "import", tmp_path / "age.npy", "--out", tmp_path)
-    assert "a boundary, 1x14x512, all rows" in out
+    assert "a boundary, 1x14x512, all layers" in out
     tensors, metadata = read_safetensors(tmp_path / "age.safetensors")
-    assert metadata["format"] == "ganinv-boundary" and metadata["rows"] is None
+    assert metadata["format"] == "ganinv-boundary" and metadata["layers"] is None
     assert np.array_equal(tensors["boundary"].numpy(), rows.astype(np.float32))
 
 

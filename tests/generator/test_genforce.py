@@ -144,7 +144,7 @@ def test_refusals(tmp_path):
     refused("without synthesis.layer3.weight", **{"synthesis.layer3.weight": None})
     refused(r"has shape \(7, 8, 3, 3\)", **{"synthesis.layer3.weight": torch.zeros(7, 8, 3, 3)})
     refused("unknown mapping.label.*without labels", **{"mapping.label": torch.zeros(1)})
-    refused("rows that differ.*row 0, as IDInvert", **{"truncation.w_avg": torch.arange(48.0)})
+    refused("layers that differ.*layer 0, as IDInvert", **{"truncation.w_avg": torch.arange(48.0)})
     refused("without truncation.w_avg", **{"truncation.w_avg": None})
     with pytest.raises(WeightsError, match="without input0"):
         genforce.import_discriminator({})

@@ -70,9 +70,9 @@ def test_bare_states_and_directions_are_told_what_works(tmp_path, generator):
     with pytest.raises(WeightsError, match="a tensor of shape .*a direction.*ganinv import"):
         read(tmp_path / "age.pt")
     assert read_boundary(tmp_path / "age.pt").direction.shape == (1, 8)
-    metadata = {"format": "ganinv-boundary", "rows": [0, 1]}
+    metadata = {"format": "ganinv-boundary", "layers": [0, 1]}
     write_safetensors(tmp_path / "b.safetensors", {"boundary": torch.ones(1, 8)}, metadata)
-    assert read_boundary(tmp_path / "b.safetensors").rows == [0, 1]
+    assert read_boundary(tmp_path / "b.safetensors").layers == [0, 1]
 
 
 def test_hyperstyle_and_whole_modules(tmp_path, generator):

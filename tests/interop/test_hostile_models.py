@@ -131,7 +131,7 @@ def test_a_generator_s_bundle_with_its_discriminator(tmp_path, folder):
 
 def test_a_boundary_and_a_base_code_as_import_writes_them(tmp_path):
     write_safetensors(tmp_path / "b", {"boundary": torch.ones(1, 4)},
-                      {"format": "ganinv-boundary", "rows": [0, 1], "source": "x"})  # fmt: skip
+                      {"format": "ganinv-boundary", "layers": [0, 1], "source": "x"})  # fmt: skip
     write_safetensors(tmp_path / "f", {"x": torch.ones(1, 4)},
                       {"format": "ganinv-encoder", "kind": "x", "architecture": {}})  # fmt: skip
     for name in ("b", "f"):

@@ -268,10 +268,10 @@ def test_import_refusals():
 
     refused("encoder_type=None; expected one of Gradual.*offsets from the first one", opts={})
     refused("encoder_type='Mine'", opts={"encoder_type": "Mine"})
-    refused("a latent_avg of 4 rows that differ", latent_avg=torch.randn(4, 512))
+    refused("a latent_avg of 4 layers that differ", latent_avg=torch.randn(4, 512))
     state = file["state_dict"]
     without = {k: v for k, v in state.items() if "styles.2.linear.bias" not in k}
-    refused("Encoder4Editing of 4 rows with no styles.2.linear.bias", state_dict=without)
+    refused("Encoder4Editing of 4 layers with no styles.2.linear.bias", state_dict=without)
     refused("an unknown extra", state_dict=state | {"encoder.extra": torch.zeros(1)})
     key = "encoder.latlayer1.bias"
     refused(r"latlayer1.bias of \[3\] instead of \[512\]", state_dict=state | {key: torch.zeros(3)})
@@ -283,7 +283,7 @@ def test_import_refusals():
     resnet = {"encoder.conv1.weight": torch.zeros(64, 6, 7, 7)}
     decoder = {k: v for k, v in state.items() if k.startswith("decoder")}
     named = {"encoder_type": "ResNetBackboneEncoder"}
-    words = "ReStyleResNetEncoder of 4 rows with no conv1.weight|no bn1.weight"
+    words = "ReStyleResNetEncoder of 4 layers with no conv1.weight|no bn1.weight"
     refused(words, state_dict=resnet | decoder, opts=named)
     pyramids = {"encoder_type": "ResNetGradualStyleEncoder"}
     refused("encoder_type='ResNetGradual", state_dict=resnet | decoder, opts=pyramids)

@@ -164,7 +164,7 @@ def test_refusals(tmp_path):
 def test_an_encoder_of_another_generator():
     state = idinvert_model().E.state_dict()
     other = StyleGANGenerator(**FIRST | {"resolution": 32})
-    with pytest.raises(WeightsError, match="codes of 96 numbers; expected 128: 8 rows of 16"):
+    with pytest.raises(WeightsError, match="codes of 96 numbers; expected 128: 8 layers of 16"):
         imported.idinvert(state, other)
     with pytest.raises(WeightsError, match="no code layer"):
         imported.idinvert({k: v for k, v in state.items() if "fc" not in k}, other)

@@ -39,7 +39,7 @@ class Boundary:
     """A direction in a latent space."""
 
     direction: Tensor  # [1,D] or [1,L,D] float32, as stored
-    rows: list[int] | None  # of wp that it moves; None: all
+    layers: list[int] | None  # of wp that it moves; None: all
 
 
 def read_boundary(path: str | Path) -> Boundary:
@@ -72,7 +72,7 @@ def read_boundary(path: str | Path) -> Boundary:
                 "pass the published file, or save the direction with numpy.save as float32",
             )
         ) from None
-    return Boundary(boundary.direction.float(), boundary.rows)
+    return Boundary(boundary.direction.float(), boundary.layers)
 
 
 def _content(data: bytes) -> Tensor | Boundary:
@@ -198,5 +198,5 @@ def _layers(given: Any) -> list[int] | None:
     if type(given) not in (list, tuple) or not all(
         type(n) is int and 0 <= n < LAYERS for n in given
     ):
-        raise Unreadable("manipulate_layers that are no list of rows")
+        raise Unreadable("manipulate_layers that are no list of layers")
     return list(given) or None

@@ -40,7 +40,10 @@ TO_THEIRS: dict[str, Callable[[Tensor], Tensor]] = {
     "lead2": lambda x: x[None, None],
     "hwio": lambda x: x.permute(2, 3, 1, 0),
 }
-TRUNCATION = (0.7, 8)  # psi and rows of the idinvert layout's constant, which its reader overwrites
+TRUNCATION = (
+    0.7,
+    8,
+)  # psi and layers of the idinvert layout's constant, which its reader overwrites
 
 
 def layout_of(state: dict[str, Tensor]) -> Layout | None:
@@ -179,7 +182,7 @@ def import_state(state: dict[str, Tensor], final_tanh: bool | None = None) -> St
 
     Raises:
         WeightsError: neither layout; a tensor is missing, unknown or has another shape; a network
-            that is not fully grown; rows of w_avg that differ.
+            that is not fully grown; layers of w_avg that differ.
     """
     state = state_of(state, "a StyleGAN (v1)")
     layout = layout_of(state)
@@ -202,24 +205,24 @@ def import_state(state: dict[str, Tensor], final_tanh: bool | None = None) -> St
     average = state["truncation.w_avg"]
     if not average.numel() or average.numel() % generator.w_dim:
         raise WeightsError(
-            f"truncation.w_avg has shape {tuple(average.shape)}; expected rows of {generator.w_dim}"
+            f"truncation.w_avg of shape {list(average.shape)}; expected layers of {generator.w_dim}"
         )
-    rows = average.reshape(-1, generator.w_dim)
-    if not torch.equal(rows, rows[:1].expand_as(rows)):
+    layers = average.reshape(-1, generator.w_dim)
+    if not torch.equal(layers, layers[:1].expand_as(layers)):
         raise WeightsError(
             explain(
-                f"a truncation.w_avg of {len(rows)} rows that differ",
+                f"a truncation.w_avg of {len(layers)} layers that differ",
                 "one w for all layers: ganinv's generators have one w_avg [D]",
-                "average over row 0, as IDInvert does, and store that w in every row",
+                "average over layer 0, as IDInvert does, and store that w in every layer",
             )
         )
-    ours["mapping.w_avg"] = rows[0]
+    ours["mapping.w_avg"] = layers[0]
     return filled(StyleGANGenerator, architecture, ours, f"a file of the {layout} layout")
 
 
 def export_state(generator: StyleGANGenerator, layout: Layout) -> dict[str, Tensor]:
     """Our generator -> a complete state dict of the given layout, constants included."""
-    ours, rows = generator.state_dict(), generator.num_ws
+    ours, num_ws = generator.state_dict(), generator.num_ws
     layerwise = generator.architecture["layerwise"]
     state = {
         theirs: TO_THEIRS[kind](ours[key]).contiguous()
@@ -230,12 +233,12 @@ def export_state(generator: StyleGANGenerator, layout: Layout) -> dict[str, Tens
     state["synthesis.lod"] = torch.zeros([])
     state["truncation.w_avg"] = generator.w_avg.clone()
     if layout == "idinvert":
-        psi = torch.ones(1, rows, 1)
+        psi = torch.ones(1, num_ws, 1)
         psi[:, : TRUNCATION[1]] = TRUNCATION[0]
         state["truncation.truncation"] = psi
     elif layerwise:
-        state["truncation.w_avg"] = generator.w_avg.repeat(rows)
-    for i in range(2, rows, 2):
+        state["truncation.w_avg"] = generator.w_avg.repeat(num_ws)
+    for i in range(2, num_ws, 2):
         channels = generator.synthesis.channels[4 * 2 ** (i // 2)]
         state[f"synthesis.layer{i}.blur.kernel"] = _blur(channels)
     return state

@@ -44,7 +44,7 @@ def read(tmp_path, data):
 def test_plain_arrays(tmp_path, dtype, shape, order):
     array = np.asarray(np.random.default_rng(1).standard_normal(shape), dtype, order=order)
     found = read(tmp_path, saved(array))
-    assert found.rows is None and found.direction.dtype == torch.float32
+    assert found.layers is None and found.direction.dtype == torch.float32
     assert np.array_equal(found.direction.numpy(), array.astype(np.float32))
 
 
@@ -59,8 +59,8 @@ def test_idinvert_s_dictionary(tmp_path, protocol, old):
             read(tmp_path, data)
         return
     found = read(tmp_path, data)
-    assert found.rows == [0, 1, 2] and np.array_equal(found.direction.numpy(), rows)
-    assert read(tmp_path, idinvert(protocol, meta_data={})[0]).rows is None
+    assert found.layers == [0, 1, 2] and np.array_equal(found.direction.numpy(), rows)
+    assert read(tmp_path, idinvert(protocol, meta_data={})[0]).layers is None
 
 
 class Command:
@@ -125,8 +125,8 @@ def test_no_code_of_a_dictionary_runs(tmp_path):
         evil = idinvert(protocol, boundary=Command(canary))[0]
         refused(tmp_path, evil, "asks for 'posix.system', which is not a name of tensors")
     refused(tmp_path, idinvert(boundary=[1.0])[0], "other than IDInvert's dictionary")
-    refused(tmp_path, idinvert(meta_data={"manipulate_layers": [-1]})[0], "no list of rows")
-    refused(tmp_path, idinvert(meta_data={"manipulate_layers": "a-5"})[0], "no list of rows")
+    refused(tmp_path, idinvert(meta_data={"manipulate_layers": [-1]})[0], "no list of layers")
+    refused(tmp_path, idinvert(meta_data={"manipulate_layers": "a-5"})[0], "no list of layers")
     loop = [1]
     loop.append(loop)
     refused(tmp_path, idinvert(boundary=loop)[0], "other than IDInvert's dictionary")
