@@ -9,7 +9,7 @@ import time
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -136,7 +136,7 @@ def test_one_odd_state_neither_hides_the_others_nor_steers_the_terminal(tmp_path
         ),
     )
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_state_ends_what_reads_it(tmp_path_factory, state):
     folder = tmp_path_factory.mktemp("state")
     (folder / "state.json").write_text(json.dumps(state))
