@@ -92,7 +92,10 @@ def run(args: argparse.Namespace) -> int:
                 print(f"going on after {job.batches - len(todo)} of {job.batches} batches")
             _work(job, todo, args.processes or cores())
             _finish(job, settings)
-    return _report(job)
+    from ganinv.core.network import refused_as_malformed
+
+    with refused_as_malformed(job.out / "align.json", "results"):
+        return _report(job)
 
 
 def _open(args: argparse.Namespace) -> Any:

@@ -162,7 +162,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.out}: already done by the same command")
     else:
         _join(work, left_out)
-    return _tell(args.out)
+    from ganinv.core.network import refused_as_malformed
+
+    with refused_as_malformed(args.out / RESULT, "results"):
+        return _tell(args.out)
 
 
 def _images(folder: Path) -> tuple[Source, list[str]]:

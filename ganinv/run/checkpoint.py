@@ -8,8 +8,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ganinv.core.errors import RunError, WeightsError, WeightsMissing, explain
+from ganinv.core.errors import RunError, WeightsError, WeightsMissing, explain, named
 from ganinv.core.safe.io import load_tensors, write_atomic
+from ganinv.core.safe.torch_file import open_zip
+from ganinv.core.safe.unpickle import Unreadable
 from ganinv.run.disk import free_space
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -60,12 +62,15 @@ def newest_sound(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
 
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint's bytes, None when they are as they were written."""
+    size = path.stat().st_size
     try:
-        with zipfile.ZipFile(path) as file:
-            bad = file.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
-        return f"cut short: {path.stat().st_size:,} bytes, {error}"
-    return None if bad is None else f"the checksum of {bad} does not fit"
+        with open(path, "rb") as file, open_zip(file, size) as archive:
+            bad = archive.testzip()
+    except Unreadable as error:
+        return str(error)
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, zlib.error) as error:
+        return f"cut short: {size:,} bytes, {error}"
+    return None if bad is None else f"the checksum of {named(bad)} does not fit"
 
 
 def check_undamaged(path: Path) -> None:

@@ -93,6 +93,15 @@ def test_codes_and_pictures_are_the_method_s(trained, folder, tmp_path, capsys):
         saved = np.array(Image.open(tmp_path / "o/images" / name)).astype(int)
         assert np.abs(saved - x_hat.permute(1, 2, 0).numpy()).max() <= 1
     assert not (tmp_path / "o/.parts").exists()
+    for changes in ({"images": None}, {"failed": [1]}, {"shape": "wide"}, {"left_out": 3}):
+        path = tmp_path / "o/invert.json"
+        kept = path.read_text()
+        path.write_text(json.dumps(json.loads(kept) | changes))
+        assert main(["invert", str(checkpoint), str(folder), "--out", str(tmp_path / "o"),
+                     "--batch-size", "3"]) == (0 if "shape" in changes else 1)  # fmt: skip
+        said = capsys.readouterr().err
+        assert "shape" in changes or "invert.json, which holds no results" in said, said
+        path.write_text(kept)
 
 
 @pytest.mark.slow

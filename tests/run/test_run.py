@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+import zipfile
 from contextlib import contextmanager
 
 import pytest
@@ -28,7 +29,7 @@ from ganinv.evaluation.open import load_trained
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.method.psp import PSp
 from ganinv.run import checkpoint as checkpoint_io
-from ganinv.run.checkpoint import read_checkpoint
+from ganinv.run.checkpoint import newest_sound, read_checkpoint
 from ganinv.run.folder import ENVIRONMENT
 from ganinv.run.status import read_state
 from tests.generator.test_stylegan3 import tiny as stylegan3
@@ -286,6 +287,16 @@ def test_a_flipped_byte_is_noticed_by_whoever_reads_the_checkpoint(assets, tmp_p
         assert main(command) == 1
         assert "a checksum does not fit" in capsys.readouterr().err
         assert not out.exists()
+
+
+def test_a_checkpoint_that_unpacks_to_more_is_no_sound_one(tmp_path):
+    """A file of kilobytes is not unpacked to gigabytes to compare its checksums."""
+    with zipfile.ZipFile(tmp_path / "last.ckpt", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("last/data.pkl", b"\0" * (64 << 20))
+    found, damaged = newest_sound(tmp_path)
+    assert found is None
+    assert damaged == [(tmp_path / "last.ckpt", "a compressed zip file, which torch.save never "
+                        "writes")]  # fmt: skip
 
 
 def test_a_gan_is_validated_by_its_samples(assets, tmp_path):
