@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,10 @@ def run_command(main: Callable[[], None]) -> None:
         return
     os.environ[FULL] = "1"  # so that Hydra hands them on instead of printing them
     try:
+        check_typed(sys.argv[1:])
         main()
+    except ConfigError as error:
+        sys.exit(f"\nConfigError: {error}")
     except (ConfigCompositionException, OverrideParseException, OmegaConfBaseException) as error:
         sys.exit(f"\nConfigError: {refusal(error)}")
     except YAMLError as error:
@@ -141,6 +144,31 @@ def check_choices() -> None:
             continue
         if choice not in (found := options_of(group)):
             raise unknown_choice(group, choice, found)
+
+
+def check_typed(words: Sequence[str]) -> None:
+    """As `check_choices`, for --cfg: Hydra then prints what it has composed and runs nothing.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        ConfigError: with the nearest names.
+    """
+    printed = any(word.partition("=")[0] in ("--cfg", "-c") for word in words)
+    if not printed or any("searchpath" in word for word in words):
+        return
+    folders = [Path(sys.argv[0]).resolve().parent / "conf"]
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option in ("--config-dir", "-cd"):
+            folders.append(Path(value if equals else following))
+    for word in words:
+        group, equals, choice = word.lstrip("+").partition("=")
+        if group in DERIVED and re.fullmatch(r"\w[\w.-]*", choice) and choice != "null":
+            found = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+            if choice not in found:
+                raise unknown_choice(group, choice, found)
 
 
 def options_of(group: str) -> list[str]:

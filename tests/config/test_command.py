@@ -8,11 +8,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ganinv.config.check import check_config
-from ganinv.config.command import quoted
+from ganinv.config.command import check_typed, quoted
 from ganinv.core.errors import ConfigError
 from tests.house.tree import groups, names
 from tests.processes import command_ready
-from tests.runs import composed
+from tests.runs import ROOT, composed
 
 ODD = (
     "/my faces",
@@ -48,6 +48,7 @@ def said(folder, *words: str, entry: str = "train.py") -> str:
         (["run_dir=/my(faces"], "write \"run_dir='/my(faces'\""),
         (["encoder=null"], "encoder=null; expected a choice of conf/encoder. To fix: name one"),
         (["loss=psq"], "loss=psq, which is not in conf/loss; expected one of psp"),
+        (["encoder=pspp", "--cfg", "job"], "encoder=pspp, which is not in conf/encoder; expected"),
     ],
 )  # fmt: skip
 def test_a_command_that_does_not_compose(words, expected, tmp_path):
@@ -89,6 +90,20 @@ def test_a_name_that_follows_the_method_may_be_missing_but_not_be_typed(group):
     name = "gan" if group != "discriminator" else "psp"
     with pytest.raises(ConfigError, match=f"{group}={name}, which is not in conf/{group}"):
         check_config(composed([f"method={name}", f"{group}={name}"]))
+
+
+def test_a_config_that_is_only_printed_names_what_is_there(tmp_path, monkeypatch):
+    """--cfg runs nothing of ours: what was typed is compared with the folders."""
+    monkeypatch.setattr("sys.argv", [str(ROOT / "train.py")])
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("{}")
+    for option in (["--config-dir", str(tmp_path)], [f"--config-dir={tmp_path}"]):
+        check_typed(["loss=mine", *option, "--cfg=job", "method=e4e", "encoder=psp_w"])
+    check_typed(["loss=mine", "--cfg", "job", "hydra.searchpath=[file:///mine]"])
+    check_typed(["loss=mine", "loss.l2.weight=3"])  # of a run, which looks itself
+    for option in (["-c", "job"], ["--cfg=hydra"], ["--cfg", "all", "-cd", "elsewhere"]):
+        with pytest.raises(ConfigError, match="loss=mine, which is not in conf/loss"):
+            check_typed(["loss=mine", *option])
 
 
 def test_files_of_a_users_own_are_found(tmp_path):
