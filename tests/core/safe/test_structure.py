@@ -95,9 +95,9 @@ def test_bundles(tmp_path, generator):
     as_generator(tmp_path / "good.safetensors")
     files = [*metadata_changed(good), *header_changed(good)]
     paths = written(tmp_path, files, ".safetensors")
-    assert_bounded(as_generator, paths)
+    assert_bounded(paths, as_generator)
     for reader in (as_discriminator, read_safetensors, load_inverter, read_boundary):
-        assert_bounded(reader, paths[::7])
+        assert_bounded(paths[::7], reader)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -121,10 +121,10 @@ def test_torch_files(tmp_path, generator, legacy):
     ]  # fmt: skip
     files = [torch_bytes(content, legacy) for content in contents]
     paths = written(tmp_path, files, ".pt")
-    assert_bounded(as_generator, paths)
-    assert_bounded(as_discriminator, paths[::5])
-    assert_bounded(as_model, paths)
-    assert_bounded(read_boundary, paths[::5])
+    assert_bounded(paths, as_generator)
+    assert_bounded(paths[::5], as_discriminator)
+    assert_bounded(paths, as_model)
+    assert_bounded(paths[::5], read_boundary)
 
 
 def call(name, *arguments):
@@ -165,8 +165,8 @@ def test_pickles_in_every_container(tmp_path):
             elif form == "bare":
                 path.write_bytes(content)
             paths.append(path)
-    assert_bounded(as_generator, paths)
-    assert_bounded(as_model, paths)
+    assert_bounded(paths, as_generator)
+    assert_bounded(paths, as_model)
 
 
 def npy(header, data=b"", version=1):
@@ -187,7 +187,7 @@ def test_boundaries(tmp_path):
         array[()] = value
         files.append(npy("{'descr': '|O', 'fortran_order': False, 'shape': ()}",
                          pickle.dumps(array, 2)))  # fmt: skip
-    assert_bounded(read_npy, written(tmp_path, files, ".npy"))
+    assert_bounded(written(tmp_path, files, ".npy"), read_npy)
 
 
 class Again:
@@ -208,7 +208,7 @@ def test_many_arrays_of_the_same_bytes(tmp_path):
     assert len(content) < 2 << 20
     header = "{'descr': '|O', 'fortran_order': False, 'shape': (4096,)}"
     paths = written(tmp_path, [npy(header, content)], ".npy")
-    assert_bounded(read_npy, paths)
+    assert_bounded(paths, read_npy)
     with pytest.raises(USER_ERRORS, match="the same bytes read again and again"):
         read_npy(paths[0])
 
@@ -229,7 +229,7 @@ def test_indexes(tmp_path):
             (folder / file).symlink_to(tmp_path / "good" / file)
         (folder / "index.json").write_text(text)
         paths.append(folder)
-    assert_bounded(as_set, paths)
+    assert_bounded(paths, as_set)
 
 
 def test_offsets(tmp_path):
@@ -248,7 +248,7 @@ def test_offsets(tmp_path):
         shutil.copytree(tmp_path / "good", tmp_path / name)
         (tmp_path / name / "offsets.npy").write_bytes(content)
         paths.append(tmp_path / name)
-    assert_bounded(as_set, paths)
+    assert_bounded(paths, as_set)
 
 
 def chunk(kind, data):
@@ -299,4 +299,4 @@ def test_images(tmp_path):
               0) for w, h in sizes[:3]]  # fmt: skip
     files += [b"P6 %d %d 255\n" % size for size in sizes] + [b"P3 9999999 9999999 65535\n1 1 1"]
     files += [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"GIF89a" + b"\0" * 20, b""]
-    assert_bounded(as_image, written(tmp_path, files, ".img"))
+    assert_bounded(written(tmp_path, files, ".img"), as_image)
