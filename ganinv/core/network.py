@@ -76,15 +76,15 @@ def refused_as_malformed(path: object, what: str) -> Iterator[None]:
     """Whatever a file of wrong types makes code raise is one refusal: no `what` in it.
 
     Raises:
-        WeightsError: naming the file and the reason; errors that a user can cause pass.
+        WeightsError: naming the file and the reason; errors that a user or a disk can cause pass.
     """
     try:
         yield
     except USER_ERRORS:
         raise
     except (*MALFORMED, MemoryError, OSError) as error:
-        if isinstance(error, OSError) and error.filename not in (None, str(path)):
-            raise  # of a file that is written
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the disk's, which has a sentence of its own
         raise WeightsError(
             explain(f"{path}, which holds no {what} that can be read ({reason_of(error)})",
                     "a complete one of a layout that ganinv knows", "check the file")
