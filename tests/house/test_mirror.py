@@ -186,7 +186,7 @@ def test_every_choice_composes_into_what_constructors_take(entry: str, choice: s
     )
 
 
-@pytest.mark.parametrize("name", [n for group in OVERLAYS for n in names(group)])
+@pytest.mark.parametrize("name", [n for group in sorted(OVERLAYS) for n in names(group)])
 def test_an_overlay_builds_no_room_of_its_own(name: str) -> None:
     for group in OVERLAYS:
         path = CONF / group / f"{name}.yaml"
