@@ -44,7 +44,7 @@ from ganinv.generator.importer.load import load_discriminator
 from ganinv.generator.per_image import PREFIX, call_each
 from ganinv.inversion.likeness import masked
 from ganinv.inversion.optimise import Known, Leaves, Optimise
-from ganinv.inversion.start import Start, check_start, starting_point
+from ganinv.inversion.start import Start, check_start, pivot_of
 from ganinv.loss.adversarial import logistic, non_saturating, r1_penalty
 from ganinv.loss.term import Term
 
@@ -104,12 +104,7 @@ class Clone(Optimise):
 
     def start(self, target: Target) -> tuple[Leaves, Known]:
         """The pivot, and no change yet of G or D."""
-        begun = starting_point(self.pivot, target, self.model)
-        if begun.weights is not None:
-            raise ConfigError(
-                explain("a pivot that changes weights of its own", "a method that finds a code",
-                        "set pivot=encode, or another row that optimises codes")
-            )  # fmt: skip
+        begun = pivot_of(self.pivot, target, self.model)
         count, own = len(target.key), self.model.G.synthesis.named_parameters()
         changes = {PREFIX + n: p.new_zeros(count, *p.shape) for n, p in own}
         if self.D is not None:

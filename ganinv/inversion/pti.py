@@ -36,7 +36,7 @@ from ganinv.core.latent import repeat_w, truncate
 from ganinv.core.seed import derive_seed, randn_rows
 from ganinv.inversion.likeness import Likeness
 from ganinv.inversion.optimise import Known, Leaves, Optimise
-from ganinv.inversion.start import Start, check_start, starting_point
+from ganinv.inversion.start import Start, check_start, pivot_of
 from ganinv.loss.term import Term
 
 PREFIX = "synthesis."  # names are those of the generator's state dict
@@ -92,12 +92,7 @@ class PTI(Optimise):
 
     def start(self, target: Target) -> tuple[Leaves, Known]:
         """The pivot, and no change yet."""
-        begun = starting_point(self.pivot, target, self.model)
-        if begun.weights is not None:
-            raise ConfigError(
-                explain("a pivot that changes weights of its own", "a method that finds a code",
-                        "set pivot=encode, or another row that optimises codes")
-            )  # fmt: skip
+        begun = pivot_of(self.pivot, target, self.model)
         count = len(target.key)
         parameters = self.model.G.synthesis.named_parameters()
         changes = {PREFIX + n: p.new_zeros(count, *p.shape) for n, p in parameters}

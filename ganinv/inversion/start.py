@@ -66,3 +66,18 @@ def starting_point(start: Start, target: Target, model: Model) -> Inversion:
         return Inversion(wp=repeat_w(w_avg.expand(len(target.key), -1), model.num_ws).clone())
     rows = [torch.rand(shape, generator=generator_of(seed, "start")) for seed in target.seeds]
     return Inversion(wp=(torch.stack(rows) * 2 - 1).to(w_avg))
+
+
+def pivot_of(start: Start, target: Target, model: Model) -> Inversion:
+    """As `starting_point`, for methods that change the weights around a code.
+
+    Raises:
+        ConfigError: the start changes weights of its own.
+    """
+    begun = starting_point(start, target, model)
+    if begun.weights is not None:
+        raise ConfigError(
+            explain("a pivot that changes weights of its own", "a method that finds a code",
+                    "set pivot=encode, or another row that optimises codes")
+        )  # fmt: skip
+    return begun
