@@ -150,11 +150,10 @@ def run(args: argparse.Namespace) -> int:
         return {"todo": None if _done(work) else work.begin()}
 
     todo = (agree(decide) if ranks.external else decide())["todo"]
-    if ranks.rank == 0 and todo is not None:
-        print(f"{args.checkpoint}: {opened.words}")
-        if len(todo) < len(sizes):
-            print(f"going on after {len(sizes) - len(todo)} of {len(sizes)} batches")
     if todo is not None:
+        if ranks.rank == 0:
+            print(f"{args.checkpoint}: {opened.words}")
+            _say_what_is_done(len(todo), len(sizes))
         carry_out(work, todo, job, ranks, inverter)
     if ranks.rank > 0:
         return 0
@@ -166,6 +165,12 @@ def run(args: argparse.Namespace) -> int:
 
     with refused_as_malformed(args.out / RESULT, "results"):
         return _tell(args.out)
+
+
+def _say_what_is_done(todo: int, batches: int) -> None:
+    """Say that earlier work is gone on with, if there is some."""
+    if todo < batches:
+        print(f"going on after {batches - todo} of {batches} batches")
 
 
 def _images(folder: Path) -> tuple[Source, list[str]]:
