@@ -11,11 +11,21 @@ thing at a time, so that each says what it is worth:
 
     together    all images in one batch, features once, no gradients of weights, released constants
     + stop      an image leaves once it has the plain loop's loss
-    + start     image2stylegan: from the encoder's code in place of w_avg
-    + rate      a larger step; not of the projector, whose noise maps need all of its schedule
+    + start     image2stylegan, projector: from the encoder's code in place of w_avg
+    + schedule  projector: the whole schedule, a function of t = step / steps, in fewer steps
+    + rate      a larger step; of the projector with a schedule of its own length
 
-`--share` shortens every method alike: 1 is the released number of steps. An image that never gets
-there is counted in `missed`, and its row's times are of all its steps.
+How few steps the projector's schedule may have is not looked for on the faces that are measured,
+which would choose with hindsight, but on as many others: the smallest of `PARTS` with which each of
+those still ends at or below the loss that the released schedule from w_avg ends at. The time of
+that search, which a user has behind him once, is in no row.
+
+Where the factors are from: `together` is arithmetic (batches fill the cores; less work a step);
+`+ stop` and `+ start` are steps that need not be taken; `+ schedule` and `+ rate` leave the
+released constants. `--share` shortens every method alike: 1 is the released number of steps. The
+projector wants all of them: below some 300 its noise maps, 1e5 R, have no time to become noise, and
+no shorter schedule ends at the loss of a schedule that is too short itself. An image that never
+gets there is counted in `missed`, and its row's times are of all its steps.
 """
 
 from __future__ import annotations
@@ -45,7 +55,10 @@ from ganinv.inversion.optimise import Optimise, take_rows
 from ganinv.loss.term import Term
 
 FIRST_SEED = 40_000_000  # beyond every split
-RATES = {"image2stylegan": 0.05, "domain_regularised": 0.03, "pti": 1.0e-3}  # "+ rate"
+RATES = {"image2stylegan": 0.05, "projector": 0.2, "domain_regularised": 0.03, "pti": 1.0e-3}
+FROM_E = ("image2stylegan", "projector")  # have "+ start": their released start is w_avg
+SHORTER = ("projector",)  # have "+ schedule"
+PARTS = (1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 / 8)  # of the released schedule's steps
 TOLERANCE = 1.001
 Loss = Callable[[int], Tensor]
 
@@ -61,21 +74,32 @@ def main() -> None:
     args = parser.parse_args()
     model = open_model(args.checkpoint).model
     target = faces(model, args.images)
-    rows = [row for name in args.methods for row in measure(name, model, target, args.share)]
+    others = faces(model, args.images, first=FIRST_SEED + args.images)
+    rows = [r for name in args.methods for r in measure(name, model, target, others, args.share)]
     result = {"images": args.images, "share": args.share, "threads": torch.get_num_threads()}
     write_atomic(args.json, json.dumps(result | {"rows": rows}, indent=1).encode())
 
 
-def faces(model: Model, count: int) -> Target:
-    """Drawn faces of no split."""
+def faces(model: Model, count: int, first: int = FIRST_SEED) -> Target:
+    """Drawn faces of no split, of the seeds from `first` on."""
     side = model.input_size[0]
-    drawn = [torch.tensor(avatars.draw(FIRST_SEED + i, side)[0]) for i in range(count)]
+    drawn = [torch.tensor(avatars.draw(first + i, side)[0]) for i in range(count)]
     x, key = to_unit(torch.stack(drawn).permute(0, 3, 1, 2)), [str(i) for i in range(count)]
     return Target(x=x, s=x, key=key, seeds=[derive_seed("benchmark", k) for k in key])
 
 
-def measure(name: str, model: Model, target: Target, share: float) -> list[dict[str, Any]]:
-    """The rows of one method, the plain loop's first."""
+def measure(
+    name: str, model: Model, target: Target, others: Target, share: float
+) -> list[dict[str, Any]]:
+    """The rows of one method, the plain loop's first.
+
+    Args:
+        name: of the method.
+        model: E and G.
+        target: the faces that are measured.
+        others: those on which the schedule's length is looked for.
+        share: of the released steps.
+    """
     node = nodes()[name]
     steps = max(2, round(node["steps"] * share))
     began = time.perf_counter()
@@ -84,21 +108,51 @@ def measure(name: str, model: Model, target: Target, share: float) -> list[dict[
     seconds = (time.perf_counter() - began) / len(last)
     rows = [_row(name, "plain loop", seconds, seconds, steps, sum(last) / len(last), 0)]
     limits = torch.tensor(last) * TOLERANCE
-    start = {"start": "encode"} if name == "image2stylegan" else {}
-    trials = [("together", {}, None), ("+ stop", {}, limits)]
+    start = {"start": "encode"} if name in FROM_E else {}
+    rate = start | {"lr": RATES[name]}
+    trials: list[tuple[str, dict[str, Any], Tensor | None]] = [("together", {}, None)]
+    trials += [("+ stop", {}, limits)]
     trials += [("+ start", start, limits)] if start else []
-    trials += [("+ rate", start | {"lr": RATES[name]}, limits)] if name in RATES else []
+    if name in SHORTER:
+        shortest = shortest_schedules(name, model, others, node | {"steps": steps}, [start, rate])
+        trials += [("+ schedule", start | {"steps": shortest[0]}, limits)]
+        rate |= {"steps": shortest[1]}
+    trials += [("+ rate", rate, limits)]
     for what, changes, stop in trials:
         method = built(name, model, node | {"steps": steps} | changes, stop)
         began = time.perf_counter()
         method(target)
         now = (time.perf_counter() - began) / len(last)
+        ends = _ends(method)
+        missed = int((ends > limits).sum())
         assert method.trace is not None
-        ends = [_last(column) for column in method.trace.values["total"].t()]
-        missed = sum(end > TOLERANCE * limit for end, limit in zip(ends, last, strict=True))
         taken = sum(method.trace.steps) / len(last)
-        rows.append(_row(name, what, now, seconds, taken, sum(ends) / len(ends), missed))
+        rows.append(_row(name, what, now, seconds, taken, float(ends.mean()), missed))
     return rows
+
+
+def shortest_schedules(
+    name: str, model: Model, others: Target, node: dict[str, Any], trials: list[dict[str, Any]]
+) -> list[int]:
+    """For each of some changes of the node, the fewest steps with which all of the other faces
+    still end at or below what they end at without them; all steps where no fewer do."""
+    limits = _ends_of(name, model, others, node) * TOLERANCE
+    found = []
+    for changes in trials:
+        shortest: int = node["steps"]
+        for part in PARTS:
+            steps = max(2, round(node["steps"] * part))
+            if (_ends_of(name, model, others, node | changes | {"steps": steps}) > limits).any():
+                break
+            shortest = steps
+        found.append(shortest)
+    return found
+
+
+def _ends_of(name: str, model: Model, others: Target, node: dict[str, Any]) -> Tensor:
+    method = built(name, model, node, None)
+    method(others)
+    return _ends(method)
 
 
 def _row(
@@ -111,8 +165,11 @@ def _row(
     return row
 
 
-def _last(column: Tensor) -> float:
-    return float(column[column.isfinite()][-1])
+def _ends(method: Optimise) -> Tensor:
+    """The last loss of each image, [B]."""
+    assert method.trace is not None
+    columns = method.trace.values["total"].t()
+    return torch.stack([column[column.isfinite()][-1] for column in columns])
 
 
 # ------------------------------------------------------------------ ganinv's methods

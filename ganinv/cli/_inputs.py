@@ -82,23 +82,34 @@ def read_mask(masks: Source, name: str, size: tuple[int, int], fit: Any) -> Tens
     return torch.from_numpy((np.asarray(pixels) >= 128).astype(np.uint8))[None]
 
 
-def open_masks(path: Path | None, source: Source) -> Source | None:
+def compared(model: Model, size: int | None) -> tuple[int, int]:
+    """(H, W) px at which a per-image method compares images: a side, or None for E's own size."""
+    return model.input_size if size is None else (size, size)
+
+
+def open_masks(path: Path | None, source: Source, size: tuple[int, int], fit: Any) -> Source | None:
     """The masks of a folder; None where none is given. Errors as `check_masks`."""
     from ganinv.dataset.source import open_source
 
     if path is None:
         return None
     masks = open_source(path)
-    check_masks(masks, source)
+    check_masks(masks, source, size, fit)
     return masks
 
 
-def check_masks(masks: Source, source: Source) -> None:
+def check_masks(masks: Source, source: Source, size: tuple[int, int], fit: Any) -> None:
     """Refuse masks before the first step.
+
+    Args:
+        masks: of the images' names.
+        source: the images.
+        size: (H, W) px at which images are compared.
+        fit: how they are brought to it.
 
     Raises:
         ConfigError: a mask that fits no image: of a name that none has, of another size than its
-            image, or black everywhere, so that nothing counts.
+            image, or black wherever the cropped image is, so that nothing counts.
     """
     from ganinv.dataset.codec import load
 
@@ -129,10 +140,12 @@ def check_masks(masks: Source, source: Source) -> None:
                 explain(f"the mask {printable(name)} of {sizes[0]}", f"its image's {sizes[1]}",
                         "draw it on the image itself")
             )  # fmt: skip
-        highest: Any = mask.convert("L").getextrema()[1]
-        if highest < 128:
+        if not read_mask(masks, name, size, fit).any():
+            highest: Any = mask.convert("L").getextrema()[1]
+            left = f"in what is left of it at {size[0]} x {size[1]} px"
+            where = "everywhere" if highest < 128 else left
             raise ConfigError(
-                explain(f"the mask {printable(name)}, which is black everywhere",
+                explain(f"the mask {printable(name)}, which is black {where}",
                         "white where the image counts", "correct that mask")
             )  # fmt: skip
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ganinv.cli._align_options import align_settings
-from ganinv.cli._inputs import read, read_mask, targets, task_of
+from ganinv.cli._inputs import compared, read, read_mask, targets, task_of
 from ganinv.cli._methods import plain_methods
 from ganinv.config.inversions import build_inversions
 from ganinv.core.errors import ConfigError, explain
@@ -35,7 +35,7 @@ from ganinv.evaluation.work import GO_ON, Part, Work, cut
 from ganinv.inversion.encode import Encode
 from ganinv.inversion.file import write_inversion
 from ganinv.inversion.model import Model
-from ganinv.inversion.optimise import check_batches, failed_keys
+from ganinv.inversion.optimise import check_batches, check_targets, failed_keys
 from ganinv.run.disk import disk_errors
 
 
@@ -117,6 +117,7 @@ class Inverter:
             made = build_inversions(job.methods.inversion, self.model)
             self.method = made[job.method]
             check_batches({f"--method {job.method}": self.method}, len(job.names), job.batch_size)
+            check_targets({job.method: self.method}, self.model, self.compared)
 
     def __call__(
         self, work: Work, numbers: list[int]
@@ -160,6 +161,11 @@ class Inverter:
             "not_finite": failed_keys(self.method),
         }
 
+    @property
+    def compared(self) -> tuple[int, int]:
+        """(H, W) px at which a method compares images."""
+        return compared(self.model, self.job.size)
+
     def _target(self, names: list[str], pixels: list[tuple[Tensor, ...]]) -> Target:
         """What is to be inverted: s, and where a method compares images x and their masks."""
         s = self.task.read(torch.stack([one[0] for one in pixels]).to(self.device))
@@ -198,7 +204,7 @@ class Inverter:
         """uint8 [C0,H,W] for the encoder and, of a method, [3,S,S] to compare with and where there
         are masks [1,S,S]; or why it could not be read."""
         size = self.model.input_size
-        wanted = size if self.job.size is None else (self.job.size, self.job.size)
+        wanted = self.compared
         try:
             data = self.source.read(name)
             s = read(data, self.task, size, self.job.fit)

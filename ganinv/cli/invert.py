@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.cli._align_options import add_align, aligned, detector_with_align
-from ganinv.cli._inputs import TASKS, layers_of, open_masks, task_of
+from ganinv.cli._inputs import TASKS, compared, layers_of, open_masks, task_of
 from ganinv.cli._methods import ENCODE, check_methods, config_of
 from ganinv.core.command import printable
 from ganinv.core.errors import ConfigError, DataError, explain
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     if methods is not None:
         check_methods(args.method, model, task, args.size)
     source = aligned(source, detector, model.input_size, task.reads)
-    masks = open_masks(args.masks, source)
+    masks = open_masks(args.masks, source, compared(model, args.size), args.fit)
     items = source.items()
     job = Inverting(
         checkpoint=args.checkpoint,

@@ -34,7 +34,7 @@ from ganinv.evaluation.ranks import Ranks
 from ganinv.evaluation.result import Picture, judge_of
 from ganinv.evaluation.work import Part, Work, cut
 from ganinv.inversion.model import Model
-from ganinv.inversion.optimise import check_batches, failed_keys
+from ganinv.inversion.optimise import check_batches, check_targets, failed_keys
 from ganinv.metric.metric import Metric, Sample
 
 MOVED = ("image", "source")
@@ -174,6 +174,7 @@ class Measurement:
             self.higher_is_better |= metric.higher_is_better
         self.total = min(data.count(cfg.split), cfg.limit or data.count(cfg.split))
         check_batches(inversions, self.total, cfg.batch_size)
+        check_targets(inversions, self.model, data.image_size)
         self.batches = [
             Numbered(name, images)
             for name in inversions

@@ -44,7 +44,7 @@ from ganinv.generator.importer.load import load_discriminator
 from ganinv.generator.per_image import PREFIX, call_each
 from ganinv.inversion.likeness import masked
 from ganinv.inversion.optimise import Known, Leaves, Optimise
-from ganinv.inversion.start import Start, check_start, pivot_of
+from ganinv.inversion.start import Start, check_pivot, pivot_of
 from ganinv.loss.adversarial import logistic, non_saturating, r1_penalty
 from ganinv.loss.term import Term
 
@@ -71,6 +71,7 @@ class Clone(Optimise):
 
     betas: ClassVar[tuple[float, float]] = (0.0, 0.99)
     shown: ClassVar[str] = "pyramid"
+    changes_weights = True
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class Clone(Optimise):
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
-        check_start(pivot, self.model, "pivot")
+        check_pivot(pivot, self.model)
         if not 0 <= local_probability <= 1:
             raise ConfigError(
                 explain(f"local_probability={local_probability}", "a number from 0 to 1", "set it")

@@ -49,7 +49,7 @@ class NoiseMaps(Optimise):
                 explain("a generator without noise maps (StyleGAN3)",
                         "a StyleGAN (v1) or StyleGAN2", "leave noise_maps out")
             )  # fmt: skip
-        self.begin = start
+        self.begin, self.changes_weights = start, getattr(start, "changes_weights", False)
         self.mse_weight, self.mse_around_weight = mse_weight, mse_around_weight
 
     def start(self, target: Target) -> tuple[Leaves, Known]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
@@ -69,6 +69,7 @@ class Optimise(ABC):
     eps: ClassVar[float] = 1e-8
     shown: ClassVar[str] = "total"  # the value that the progress bar and curves show
     shared = False  # whether the images of a batch are to have one result; see `couple`
+    changes_weights = False  # whether what is found has changes of G's weights
 
     def __init__(self, *, model: Model, steps: int, lr: float) -> None:
         name = type(self).__name__
@@ -225,6 +226,26 @@ class Optimise(ABC):
 
     def _adam(self, leaves: Leaves) -> torch.optim.Adam:
         return torch.optim.Adam(list(leaves.values()), lr=self.lr, betas=self.betas, eps=self.eps)
+
+
+def check_targets(methods: Mapping[str, object], model: Model, size: Sequence[int]) -> None:
+    """Refuse images of a size that a method, or one that it starts from, cannot work on, before
+    there are any.
+
+    Args:
+        methods: by name.
+        model: E and G of all of them.
+        size: (H, W) px of the images that are to come.
+
+    Raises:
+        ConfigError: as `Optimise.check`.
+    """
+    x = torch.zeros(1, 3, *size)
+    blank = Target(x=x, s=torch.zeros(1, 3, *model.input_size), key=["every image"], seeds=[0])
+    for method in methods.values():
+        for one in chain(method):
+            if isinstance(one, Optimise):
+                one.check(blank)
 
 
 def chain(method: object) -> Iterator[object]:

@@ -4,6 +4,7 @@ Source: Karras et al., arXiv 1912.04958, app. D; constants of NVlabs/stylegan2-a
 
     w [B,D]  starts at w_avg         n  noise maps, start N(0,1); StyleGAN3 has none
     t = step / steps                 w_avg, w_std: of 10,000 samples (`statistics.py`)
+    start    w_avg as released; or another method's result: w is the mean of its wp over layers
 
     rate(t) = lr (1/2 - 1/2 cos(pi min(1, (1 - t) / ramp_down))) min(1, t / ramp_up)
     w_t     = w + w_std w_noise max(0, 1 - t / w_noise_ramp)^2 N(0,I)
@@ -34,6 +35,7 @@ from ganinv.core.seed import derive_seed, randn_rows
 from ganinv.inversion import noise
 from ganinv.inversion.likeness import Likeness
 from ganinv.inversion.optimise import Known, Leaves, Optimise
+from ganinv.inversion.start import Start, check_start, starting_point
 from ganinv.inversion.statistics import moments_of, w_std
 from ganinv.loss.term import Term
 
@@ -42,6 +44,8 @@ class Projector(Optimise):
     """See the module. Further arguments as `Optimise`.
 
     Args:
+        start: of w: "w_avg", that of the samples; "random"; or another method, of whose result
+            only the code is used.
         ramp_down: part of the steps at the end in which the rate falls.
         ramp_up: part of the steps at the beginning in which it rises.
         w_noise: noise on w, in units of w_std.
@@ -56,6 +60,7 @@ class Projector(Optimise):
     def __init__(
         self,
         *,
+        start: Start,
         ramp_down: float,
         ramp_up: float,
         w_noise: float,
@@ -68,13 +73,14 @@ class Projector(Optimise):
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
+        check_start(start, self.model, "start")
         ramps = {"ramp_down": ramp_down, "ramp_up": ramp_up, "w_noise_ramp": w_noise_ramp}
         for name, value in ramps.items():
             if not 0 < value <= 1:
                 raise ConfigError(
                     explain(f"{name}={value}", "a part of all steps, above 0, at most 1", "set it")
                 )
-        self.ramp_down, self.ramp_up = ramp_down, ramp_up
+        self.begin, self.ramp_down, self.ramp_up = start, ramp_down, ramp_up
         self.w_noise, self.w_noise_ramp, self.noise_reg = w_noise, w_noise_ramp, noise_reg
         self.likeness, self.perceptual_weight = (
             Likeness(perceptual, perceptual_side),
@@ -95,8 +101,11 @@ class Projector(Optimise):
         return self.w_std * self.w_noise * max(0.0, 1 - t / self.w_noise_ramp) ** 2
 
     def start(self, target: Target) -> tuple[Leaves, Known]:
-        """w_avg and white noise."""
-        w = self.w_avg.to(target.x.device).expand(len(target.key), -1).clone()
+        """w and white noise."""
+        if self.begin == "w_avg":
+            w = self.w_avg.to(target.x.device).expand(len(target.key), -1).clone()
+        else:
+            w = starting_point(self.begin, target, self.model).wp.mean(1)
         maps = noise.as_leaves(noise.white(self.model.G, target))
         return {"w": w} | maps, self.likeness.remember(target)
 

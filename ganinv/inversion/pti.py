@@ -36,7 +36,7 @@ from ganinv.core.latent import repeat_w, truncate
 from ganinv.core.seed import derive_seed, randn_rows
 from ganinv.inversion.likeness import Likeness
 from ganinv.inversion.optimise import Known, Leaves, Optimise
-from ganinv.inversion.start import Start, check_start, pivot_of
+from ganinv.inversion.start import Start, check_pivot, pivot_of
 from ganinv.loss.term import Term
 
 PREFIX = "synthesis."  # names are those of the generator's state dict
@@ -60,6 +60,8 @@ class PTI(Optimise):
         shared: one change of the weights for all images of a batch.
     """
 
+    changes_weights = True
+
     def __init__(
         self,
         *,
@@ -76,7 +78,7 @@ class PTI(Optimise):
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
-        check_start(pivot, self.model, "pivot")
+        check_pivot(pivot, self.model)
         if locality_weight and (locality_samples < 1 or not locality_alpha > 0):
             raise ConfigError(
                 explain(f"locality_samples={locality_samples}, locality_alpha={locality_alpha}",

@@ -68,16 +68,31 @@ def starting_point(start: Start, target: Target, model: Model) -> Inversion:
     return Inversion(wp=(torch.stack(rows) * 2 - 1).to(w_avg))
 
 
+def check_pivot(start: object, model: Model) -> None:
+    """As `check_start`, for methods that change the weights around a code.
+
+    Raises:
+        ConfigError: also where the start changes weights of its own.
+    """
+    check_start(start, model, "pivot")
+    if getattr(start, "changes_weights", False):
+        raise _of_its_own()
+
+
 def pivot_of(start: Start, target: Target, model: Model) -> Inversion:
     """As `starting_point`, for methods that change the weights around a code.
 
     Raises:
-        ConfigError: the start changes weights of its own.
+        ConfigError: the start, one that has not said so, changes weights of its own.
     """
     begun = starting_point(start, target, model)
     if begun.weights is not None:
-        raise ConfigError(
-            explain("a pivot that changes weights of its own", "a method that finds a code",
-                    "set pivot=encode, or another row that optimises codes")
-        )  # fmt: skip
+        raise _of_its_own()
     return begun
+
+
+def _of_its_own() -> ConfigError:
+    return ConfigError(
+        explain("a pivot that changes weights of its own", "a method that finds a code",
+                "set pivot=encode, or another row that optimises codes")
+    )  # fmt: skip

@@ -139,6 +139,17 @@ def test_masks_are_of_the_images(trained, folder, tmp_path, capsys):
           Image.fromarray(mask[:, :32]))  # fmt: skip
     wrong("the mask 2.png, which is black everywhere; expected white where the image counts",
           "2.png", Image.fromarray(mask * 0))  # fmt: skip
+    edges, wide = np.zeros((64, 96), dtype=np.uint8), tmp_path / "wide"
+    edges[:, :10] = 255  # white that the crop to the middle leaves out
+    wide.mkdir()
+    Image.fromarray(edges).convert("RGB").save(wide / "2.png")
+    (masks / "0.png").unlink(), (masks / "1.png").unlink()
+    Image.fromarray(edges).save(masks / "2.png")
+    common = (*common[:-1], masks)
+    refused(capsys, "the mask 2.png, which is black in what is left of it at 64 x 64 px; expected",
+            checkpoint, wide, *common, "--out", tmp_path / "d")  # fmt: skip
+    assert not (tmp_path / "d").exists()
+    ok(capsys, checkpoint, wide, *common, "--out", tmp_path / "e", "--fit", "pad")
     for file in masks.iterdir():
         file.unlink()
     refused(capsys, "--masks without any image", checkpoint, folder, *common, "--out",
@@ -175,6 +186,12 @@ def test_refusals(trained, folder, tmp_path, capsys):
             *common, "pti", "--size", 48)  # fmt: skip
     refused(capsys, "pivot=clone; expected w_avg, random, encode or", *common, "pti", "--set",
             "inversion.pti.pivot=clone")  # fmt: skip
+    refused(capsys, "methods that start projector from projector; expected one that starts from w",
+            *common, "projector", "--start", "projector")  # fmt: skip
+    refused(capsys, "images of 32 x 32 px for domain_regularised, whose encoder reads 64 x 64",
+            *common, "domain_regularised", "--size", 32)  # fmt: skip
+    refused(capsys, "a pivot that changes weights of its own; expected a method that finds a code",
+            *common, "clone", "--start", "pti")  # fmt: skip
     refused(capsys, "bdinvert without base_code", *common, "bdinvert")
     refused(capsys, "--method pti with shared=true on 3 images in batches of 2; expected one batch",
             *common, "pti", *SHORT, "--set", "shared=true", "--batch-size", 2)  # fmt: skip

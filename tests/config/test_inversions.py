@@ -28,6 +28,9 @@ def test_a_method_starts_from_the_one_it_names():
     assert made["domain_regularised"].begin is made["encode"]
     assert type(built("inversion=[pti]")["pti"].pivot).__name__ == "Encode"
     assert built("inversion=[image2stylegan]")["image2stylegan"].begin == "w_avg"
+    assert made["projector"].begin == "w_avg"
+    from_e = built("inversion=[projector]", "inversion.projector.start=encode", *SHORT)
+    assert type(from_e["projector"].begin).__name__ == "Encode"
     assert made["pti"].steps == 350 and made["projector"].noise_reg == 1e5
 
 
@@ -56,6 +59,10 @@ def test_refusals():
     with pytest.raises(ConfigError, match="start pti from noise_maps from pti; expected one that"):
         built("inversion=[pti,noise_maps]", "inversion.pti.pivot=noise_maps",
               "inversion.noise_maps.start=pti")  # fmt: skip
+    with pytest.raises(ConfigError, match="a pivot that changes weights of its own; expected a me"):
+        built("inversion=[pti,clone]", "inversion.clone.pivot=pti")
+    with pytest.raises(ConfigError, match="start=encodr; expected w_avg, random, encode or the na"):
+        built("inversion=[projector]", "inversion.projector.start=encodr", *SHORT)
     with pytest.raises(ConfigError, match="steps=0 for PTI; expected a whole number of at least 1"):
         built("inversion=[pti]", "inversion.pti.steps=0")
     with pytest.raises(ConfigError, match="bdinvert without base_code; expected the checkpoint"):

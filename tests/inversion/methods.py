@@ -28,9 +28,10 @@ def image2stylegan(model, kind=Image2StyleGAN, **other):
 
 
 def projector(model, **other):
-    settings = {"steps": 12, "lr": 0.1, "ramp_down": 0.25, "ramp_up": 0.05, "w_noise": 0.05,
-                "w_noise_ramp": 0.75, "noise_reg": 10.0, "samples": 200, "perceptual_weight": 1.0,
-                "perceptual": tiny.perceptual(), "perceptual_side": None}  # fmt: skip
+    settings = {"start": "w_avg", "steps": 12, "lr": 0.1, "ramp_down": 0.25, "ramp_up": 0.05,
+                "w_noise": 0.05, "w_noise_ramp": 0.75, "noise_reg": 10.0, "samples": 200,
+                "perceptual_weight": 1.0, "perceptual": tiny.perceptual(),
+                "perceptual_side": None}  # fmt: skip
     return Projector(model=model, **settings | other)
 
 

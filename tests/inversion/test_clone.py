@@ -151,7 +151,7 @@ def test_refusals():
         clone(model, critic=other)
     target = tiny.target(model, "a")
     with pytest.raises(ConfigError, match="a pivot that changes weights of its own; expected a"):
-        clone(model, pivot=pti(model))(target)
+        clone(model, pivot=pti(model))
     assert clone(model).whole(target.x).shape == target.x.shape
     assert clone(model).whole(target.x[..., ::2, ::2]).shape == target.x.shape
     assert any(name.startswith(CRITIC) for name in clone(model).start(target)[0])

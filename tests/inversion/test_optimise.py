@@ -11,9 +11,9 @@ import torch
 from ganinv.core.errors import ConfigError
 from ganinv.inversion.encode import Encode
 from ganinv.inversion.image2stylegan import Image2StyleGAN
-from ganinv.inversion.optimise import Optimise, take_rows
+from ganinv.inversion.optimise import Optimise, check_targets, take_rows
 from tests.inversion import tiny
-from tests.inversion.methods import METHODS, domain_regularised, image2stylegan, parts
+from tests.inversion.methods import METHODS, domain_regularised, image2stylegan, parts, pti
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-9}  # of float64: convolutions round by their batch's size
 
@@ -224,6 +224,18 @@ def test_the_domain_term_wants_images_of_the_encoder_s_size():
     with pytest.raises(ConfigError, match=words):
         domain_regularised(model)(small)
     domain_regularised(model, domain_weight=0.0, steps=1)(small)
+
+
+def test_sizes_are_refused_before_there_are_images():
+    """Of a method and of those that it starts from."""
+    model = tiny.model()
+    near = domain_regularised(model)
+    methods = {"pti": pti(model, pivot=near), "encode": Encode(model=model)}
+    check_targets(methods, model, (16, 16))
+    with pytest.raises(ConfigError, match="images of 8 x 8 px for domain_regularised, whose enc"):
+        check_targets(methods, model, (8, 8))
+    with pytest.raises(ConfigError, match="images of 12 x 12 px for a generator of 16 x 16 px"):
+        check_targets({"image2stylegan": image2stylegan(model)}, model, (12, 12))
 
 
 def test_the_bar_says_steps_loss_and_images_a_minute(monkeypatch):

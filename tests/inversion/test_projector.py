@@ -7,9 +7,10 @@ import torch
 
 from ganinv.core.errors import ConfigError
 from ganinv.inversion import noise
+from ganinv.inversion.encode import Encode
 from ganinv.inversion.statistics import Whitening, measure, moments_of, unfold, w_std
 from tests.inversion import tiny
-from tests.inversion.methods import projector
+from tests.inversion.methods import image2stylegan, projector
 
 
 def test_the_schedule_is_the_released_one():
@@ -36,6 +37,25 @@ def test_the_rate_reaches_adam():
     found = projector(model, steps=1)(tiny.target(model, "a"))
     mean = measure(model.G, 200)["mean_w"]
     torch.testing.assert_close(found.wp[0], mean.expand(model.num_ws, -1), rtol=0, atol=1e-12)
+
+
+def test_it_may_start_at_another_method_s_code():
+    """At the mean of its layers; w_avg, as released, is that of the samples, not the file's. Step 0
+    has rate 0, so one step shows the start. Noise maps are its own in either case."""
+    model = tiny.model()
+    target = tiny.target(model, "ab")
+    code = model.encode(target.s)
+    assert (code[:, 0] - code[:, 1]).abs().max() > 0.1  # the mean is one of different layers
+    starts = {"of a method": image2stylegan(model, start=Encode(model=model), steps=1, lr=1e-9),
+              "of E": Encode(model=model)}  # fmt: skip
+    for start in starts.values():
+        found = projector(model, start=start, steps=1)(target)
+        expected = code.mean(1, keepdim=True).expand_as(found.wp)
+        torch.testing.assert_close(found.wp, expected, rtol=0, atol=1e-8)
+    white = projector(model, steps=1)(target).noise
+    assert all(torch.equal(value, white[name]) for name, value in found.noise.items())
+    before = projector(model, start=projector(model, steps=1), steps=1)(target)
+    torch.testing.assert_close(before.wp, projector(model, steps=1)(target).wp)
 
 
 def test_the_regulariser_by_hand():
@@ -113,3 +133,7 @@ def test_moments_are_kept_per_file_of_a_generator(tmp_path, monkeypatch):
 def test_refusals():
     with pytest.raises(ConfigError, match="ramp_down=0; expected a part of all steps"):
         projector(tiny.model(), ramp_down=0)
+    with pytest.raises(ConfigError, match="start=encoder; expected w_avg, random, encode or the n"):
+        projector(tiny.model(), start="encoder")
+    with pytest.raises(ConfigError, match="start inverts into a generator, what follows into a g"):
+        projector(tiny.model(), start=Encode(model=tiny.model()))

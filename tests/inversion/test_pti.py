@@ -90,8 +90,13 @@ def test_any_pivot_and_its_noise():
     assert torch.equal(found.wp, again.wp) and set(found.noise) == set(again.noise)
     chain = image2stylegan(model, start=Encode(model=model))
     assert torch.equal(pti(model, pivot=chain)(target).wp, chain(target).wp)
-    with pytest.raises(ConfigError, match="a pivot that changes weights of its own; expected a me"):
-        pti(model, pivot=pti(model))(target)
+    tuned, words = pti(model), "a pivot that changes weights of its own; expected a method that"
+    for pivot in (tuned, noise_maps(model, start=tuned)):  # when it is built
+        with pytest.raises(ConfigError, match=words):
+            pti(model, pivot=pivot)
+    with pytest.raises(ConfigError, match=words):  # of a method that does not say so, when it is
+        pti(model, pivot=lambda target: tuned(target))(target)
+    pti(model, pivot=image2stylegan(model, start=tuned))  # which takes its code alone
     with pytest.raises(ConfigError, match="pivot inverts into a generator, what follows into"):
         pti(model, pivot=Encode(model=tiny.model()))
     with pytest.raises(ConfigError, match="pivot=projector; expected w_avg, random, encode or"):
