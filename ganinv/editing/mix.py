@@ -28,3 +28,15 @@ def mix(wp: Tensor, other: Tensor, layers: Collection[int], alpha: float = 1.0) 
     chosen = sorted(set(layers))
     mixed[:, chosen] = wp[:, chosen].lerp(other[:, chosen], alpha)
     return mixed
+
+
+def crossover(first: Tensor, second: Tensor, layers: Collection[int]) -> tuple[Tensor, Tensor]:
+    """Two wp [B,L,D] with `layers` exchanged: each has its own layers but these.
+
+    Source: Abdal et al. (Image2StyleGAN), arXiv 1904.03189, sec. 5.2, who call it style transfer
+    where the layers are the fine ones.
+
+    Raises:
+        ValueError: a layer that is not there.
+    """
+    return mix(first, second, layers), mix(second, first, layers)

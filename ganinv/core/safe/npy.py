@@ -32,6 +32,10 @@ TYPES = {
 }  # fmt: skip
 MAX_BYTES, MAX_HEADER, MAX_DIMENSIONS = 64 << 20, 4096, 8
 LAYERS = 1 << 10  # most layers that a boundary may name
+STYLE_CHANNELS = 1000  # fewer than the styles of any StyleGAN of 256 px or more have
+STYLECLIP = (
+    ", StyleCLIP's global directions (fs3.npy) by its shape: they move channels of styles, not W+"
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,9 @@ def read_boundary(path: str | Path) -> Boundary:
         found = _content(path.read_bytes())
         boundary = found if isinstance(found, Boundary) else Boundary(found, None)
         if boundary.direction.ndim not in (2, 3) or len(boundary.direction) != 1:
-            raise Unreadable(f"an array of shape {list(boundary.direction.shape)}")
+            shape = list(boundary.direction.shape)
+            told = STYLECLIP if len(shape) == 2 and shape[0] > STYLE_CHANNELS else ""
+            raise Unreadable(f"an array of shape {shape}{told}")
         if not boundary.direction.is_floating_point() or not bool(
             torch.isfinite(boundary.direction).all()
         ):
@@ -73,6 +79,18 @@ def read_boundary(path: str | Path) -> Boundary:
             )
         ) from None
     return Boundary(boundary.direction.float(), boundary.layers)
+
+
+def array_of(data: bytes) -> Tensor:
+    """The numbers in the bytes of a `.npy` file.
+
+    Raises:
+        Unreadable: no such bytes, or a pickled value.
+    """
+    found = _content(data)
+    if not isinstance(found, Tensor):
+        raise Unreadable("a pickled value instead of numbers")
+    return found
 
 
 def _content(data: bytes) -> Tensor | Boundary:

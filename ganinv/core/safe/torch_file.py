@@ -230,8 +230,9 @@ class _Directory:
 
 
 @contextmanager
-def open_zip(file: IO[bytes], size: int) -> Iterator[zipfile.ZipFile]:
-    """A zip file of `size` bytes, of nothing but plain entries.
+def open_zip(file: IO[bytes], size: int, *, compressed: bool = False) -> Iterator[zipfile.ZipFile]:
+    """A zip file of `size` bytes, of nothing but plain entries, or of compressed ones, whose length
+    is then the caller's to bound.
 
     Raises:
         Unreadable: compressed, overlapping, repeated or too many entries.
@@ -240,11 +241,12 @@ def open_zip(file: IO[bytes], size: int) -> Iterator[zipfile.ZipFile]:
     bounded = _Directory(file)
     with zipfile.ZipFile(cast(IO[bytes], bounded)) as archive:
         bounded.most = size
-        _check_entries(archive.infolist(), size)
+        if not compressed:
+            _check_stored(archive.infolist(), size)
         yield archive
 
 
-def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
+def _check_stored(entries: list[zipfile.ZipInfo], size: int) -> None:
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise Unreadable("a compressed zip file, which torch.save never writes")
     if len({entry.header_offset for entry in entries}) != len(entries):
