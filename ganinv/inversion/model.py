@@ -26,6 +26,44 @@ from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.task.task import Task
 
 
+def render(
+    G: AnyGenerator,
+    found: Inversion,
+    noise: Noise = "const",
+    seeds: Sequence[int] | None = None,
+) -> Tensor:
+    """The image of an inversion, [B,3,R,R] in about [-1,1], not clamped; see `Model.render`."""
+    given = {"f": found.f, "weights": found.weights}
+    x_hat: Tensor = G.synthesis(
+        found.wp,
+        noise=noise if found.noise is None else found.noise,
+        seeds=seeds,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    return x_hat
+
+
+def joined(parts: Sequence[Inversion], device: torch.device) -> Inversion:
+    """Inversions of the same method as one batch on the device. A weight that some of them do not
+    change counts as unchanged there.
+    """
+
+    def cat(values: Sequence[Tensor | None]) -> Tensor | None:
+        known = [value for value in values if value is not None]
+        if not known:
+            return None
+        full = [torch.zeros_like(known[0]) if value is None else value for value in values]
+        return torch.cat(full).to(device)
+
+    groups: dict[str, Any] = {}
+    for group in ("noise", "weights"):
+        maps = [getattr(part, group) or {} for part in parts]
+        names = dict.fromkeys(name for found in maps for name in found)
+        groups[group] = {n: cat([found.get(n) for found in maps]) for n in names} or None
+    wp = torch.cat([part.wp for part in parts]).to(device)
+    return Inversion(wp, cat([part.f for part in parts]), **groups)
+
+
 class Model(nn.Module):
     """E + G. Neither copied nor frozen here: training moves E, `freeze` is for everybody else.
 
@@ -185,13 +223,7 @@ class Model(nn.Module):
             x_hat [B,3,*size] in about [-1,1], not clamped.
         """
         code = found if isinstance(found, Inversion) else Inversion(wp=found)
-        given = {"f": code.f, "weights": code.weights}
-        x_hat: Tensor = self.G.synthesis(
-            code.wp,
-            noise=noise if code.noise is None else code.noise,
-            seeds=seeds,
-            **{name: value for name, value in given.items() if value is not None},
-        )
+        x_hat = render(self.G, code, noise, seeds)
         return x_hat if size is None else pool_and_crop(x_hat, size)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

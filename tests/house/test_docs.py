@@ -122,8 +122,14 @@ def ganinv_fault(words: list[str]) -> str | None:
     choices = build_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     if words[1] not in choices:
         return f"no such command; there are {', '.join(sorted(choices))}"
-    known = choices[words[1]]._option_string_actions
-    unknown = [w for w in words[2:] if w[0] == "-" and w.split("=")[0] not in known]
+    parser, rest = choices[words[1]], words[2:]
+    if parser._subparsers is not None and rest and rest[0] != "PLACEHOLDER":  # ganinv fit KIND
+        kinds = parser._subparsers._group_actions[0].choices
+        if rest[0] not in kinds:
+            return f"ganinv {words[1]} has no {rest[0]}; there are {', '.join(sorted(kinds))}"
+        parser, rest = kinds[rest[0]], rest[1:]
+    known = parser._option_string_actions
+    unknown = [w for w in rest if re.match("--?[a-z]", w) and w.split("=")[0] not in known]
     return f"ganinv {words[1]} has no {unknown[0]}" if unknown else None
 
 
