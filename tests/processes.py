@@ -137,6 +137,32 @@ def command_ready(entry: str, arguments: list[str], folder: Path, code: int = 1)
     return said.read_text()
 
 
+KILLED = """
+import os, runpy, signal, sys
+from ganinv.inversion.{module} import {method} as Method
+losses, calls = Method.losses, []
+
+def dying(*given):
+    calls.append(given)
+    if len(calls) == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return losses(*given)
+
+Method.losses = dying
+sys.argv[0] = "{entry}"
+runpy.run_path("{entry}", run_name="__main__")
+"""
+
+
+def killed_at_a_step(
+    entry: str, arguments: list[str], folder: Path, *, module: str, method: str, call: int
+) -> None:
+    """`python <entry> arguments`, which kill -9 ends at the n-th step of a per-image method."""
+    script = folder / "killed.py"
+    script.write_text(KILLED.format(entry=entry, module=module, method=method, call=call))
+    command_ready(str(script), arguments, folder, code=-signal.SIGKILL)
+
+
 def _run(
     arguments: list[str], fault: str, said: Path, wanted: dict[str, str], entry: str = "train.py"
 ) -> None:

@@ -1,7 +1,8 @@
 """The work of `ganinv invert`: images of a folder to codes and pictures, in numbered batches.
 
 A part holds wp [B,L,D] and `seconds` [B] of a batch's readable images; of a method that optimises
-also `steps` [B].
+also `steps` [B] and `loss` [B,K] at K of its T steps (`evaluation/curve.py`), with T and the loss's
+name beside them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ganinv.core.seed import derive_seed, randn_rows
 from ganinv.dataset.codec import encode
 from ganinv.dataset.source import Source
 from ganinv.editing.mix import mix
+from ganinv.evaluation.curve import loss_rows
 from ganinv.evaluation.open import open_model
 from ganinv.evaluation.ranks import Ranks
 from ganinv.evaluation.work import GO_ON, Part, Work, cut
@@ -148,7 +150,7 @@ class Inverter:
         seconds = (time.perf_counter() - start) / len(names)
         tensors = {"wp": codes, "seconds": torch.full((len(names),), seconds)}
         if (trace := getattr(self.method, "trace", None)) is not None:
-            tensors["steps"] = torch.tensor(trace.steps)
+            tensors |= {"steps": torch.tensor(trace.steps), "loss": loss_rows(trace)}
         with torch.inference_mode():
             for output in range(self.job.outputs):
                 mixed = replace(inversion, wp=self._mixed(inversion.wp, names, output))
@@ -159,6 +161,7 @@ class Inverter:
             "names": names,
             "failed": failed,
             "not_finite": failed_keys(self.method),
+            "trace": None if trace is None else [trace.shown, len(trace.values[trace.shown])],
         }
 
     @property

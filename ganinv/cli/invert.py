@@ -7,6 +7,8 @@ OUT/latents.npy         the same for NumPy, without pickle
 OUT/invert.json         the name of each row, the images that could not be read, and the settings
 OUT/inversions/<name>.safetensors   with --method: all that was found for an image, codes, f, noise
                         maps and changes of the weights (`ganinv/inversion/file.py`)
+OUT/loss.csv            with a method that optimises: a row an image, a column a step (100 at most),
+                        the loss; from its end on, what an image had then
 
 Images are taken in batches of consecutive names (`evaluation/work.py`): the same command goes on
 where it was stopped, and which process computes a batch changes nothing.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import math
 from collections import Counter
 from pathlib import Path
@@ -152,8 +155,7 @@ def run(args: argparse.Namespace) -> int:
     todo = (agree(decide) if ranks.external else decide())["todo"]
     if todo is not None:
         if ranks.rank == 0:
-            print(f"{args.checkpoint}: {opened.words}")
-            _say_what_is_done(len(todo), len(sizes))
+            _begin_to_tell(f"{args.checkpoint}: {opened.words}", len(todo), len(sizes))
         carry_out(work, todo, job, ranks, inverter)
     if ranks.rank > 0:
         return 0
@@ -167,8 +169,12 @@ def run(args: argparse.Namespace) -> int:
         return _tell(args.out)
 
 
-def _say_what_is_done(todo: int, batches: int) -> None:
-    """Say that earlier work is gone on with, if there is some."""
+def _begin_to_tell(opened: str, todo: int, batches: int) -> None:
+    """Say what was opened, and that earlier work is gone on with, if there is some; from now on
+    also what the loops of per-image methods log where there is no terminal."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("ganinv.inversion.pace").setLevel(logging.INFO)
+    print(opened)
     if todo < batches:
         print(f"going on after {batches - todo} of {batches} batches")
 
@@ -244,17 +250,22 @@ def _join(work: Work, left_out: list[str]) -> None:
     import numpy as np
     import torch
 
+    from ganinv.cli._trace import ends, table
     from ganinv.core.safe.io import write_atomic
     from ganinv.evaluation.work import GO_ON
     from ganinv.run.disk import disk_errors
 
     codes, names, failed, not_finite, steps = [], [], [], [], []
+    losses, told = [], None
     for tensors, metadata in work.parts(patience=PATIENCE):
         codes.append(tensors["wp"])
         names += metadata["names"]
         failed += metadata["failed"]
         not_finite += metadata.get("not_finite", [])
-        steps += tensors["steps"].tolist() if "steps" in tensors else []
+        if "loss" in tensors:
+            steps += tensors["steps"].tolist()
+            losses.append(tensors["loss"])
+            told = metadata["trace"]
     wp = torch.cat(codes)
     plain, array = io.BytesIO(), io.BytesIO()
     torch.save(wp, plain)
@@ -266,9 +277,14 @@ def _join(work: Work, left_out: list[str]) -> None:
         "left_out": left_out,
         "not_finite": not_finite,
         "steps": steps,
+        "loss": None if told is None else ends(torch.cat(losses), told[0]),
         "shape": list(wp.shape),
     }
     with disk_errors(work.folder, GO_ON):
+        if told is not None:
+            write_atomic(
+                work.folder / "loss.csv", table(names, torch.cat(losses), told[1]).encode()
+            )
         write_atomic(work.folder / "latents.pt", plain.getvalue())
         write_atomic(work.folder / "latents.npy", array.getvalue())
         write_atomic(work.folder / RESULT, json.dumps(metadata, indent=1).encode())
@@ -284,6 +300,11 @@ def _tell(out: Path) -> int:
     if content.get("steps"):
         mean = sum(content["steps"]) / len(content["steps"])
         print(f"inversions/: one file an image, after {mean:.4g} steps on average")
+    if loss := content.get("loss"):
+        first, last = (f"{loss[end]:.4g}" for end in ("first", "last"))
+        print(
+            f"loss.csv: {loss['name']} {first} at the first step, {last} at the last, mean of all"
+        )
     if lost := content.get("not_finite"):
         shown = ", ".join(printable(name) for name in lost[:LISTED])
         print(f"came to a loss or gradient that is no finite number: {len(lost)} ({shown}); what "

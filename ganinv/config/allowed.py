@@ -18,6 +18,7 @@ from ganinv.backbone.irse import arcface
 from ganinv.backbone.moco import moco_resnet50
 from ganinv.backbone.vgg16 import vgg16_caffe
 from ganinv.dataset.module import AvatarData, ShardData
+from ganinv.dataset.moved import MovedAvatarData
 from ganinv.dataset.synthetic import SyntheticData
 from ganinv.discriminator.latent import LatentDiscriminator
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
@@ -51,6 +52,7 @@ from ganinv.method.restyle import ReStyleE4E, ReStylePSp
 from ganinv.metric.distance import Distance
 from ganinv.metric.distortion import Distortion
 from ganinv.metric.fid import FID
+from ganinv.metric.ms_ssim import MSSSIM
 from ganinv.optimizer.ranger import Ranger
 from ganinv.task.frontalisation import Frontalisation
 from ganinv.task.image import Image
@@ -66,7 +68,7 @@ def _named(constructors: Iterable[Any]) -> dict[str, Constructor]:
 
 ALLOWED: dict[str, dict[str, Constructor]] = {
     "backbone": _named((arcface, efficientnet_lite0, moco_resnet50, vgg16_caffe)),
-    "dataset": _named((AvatarData, ShardData, SyntheticData)),
+    "dataset": _named((AvatarData, MovedAvatarData, ShardData, SyntheticData)),
     "discriminator": _named((LatentDiscriminator, StyleGAN2Discriminator)),
     "encoder": _named(
         (
@@ -100,7 +102,7 @@ ALLOWED: dict[str, dict[str, Constructor]] = {
         )
     ),
     "method": _named((BDInvert, E4E, GAN, IDInvert, PSp, ReStyleE4E, ReStylePSp)),
-    "metric": _named((Distance, Distortion, FID)),
+    "metric": _named((Distance, Distortion, FID, MSSSIM)),
     "optimizer": _named((Ranger,)) | {"torch.optim.Adam": Adam},
     "task": _named((Frontalisation, Image, Segmentation, Sketch, SuperResolution, Translation)),
 }

@@ -83,6 +83,8 @@ RANGES: dict[str, Range] = {
     "regions": Range(0, 2**14),
     "region": Range(0, 2**14),
     "max_bad_fraction": SHARE,
+    "shift": Range(-(2**14), 2**14),
+    "angle": Range(-360, 360),
     "cache_gib": FACTOR,
     "psi": Range(-10, 10),
     "cutoff": Range(0, 1024),
@@ -144,4 +146,11 @@ RANGES: dict[str, Range] = {
     "weight_decay": FACTOR,
 }
 
-LENGTHS = {"image_size": 2, "input_size": 2, "betas": 2, "region": 4, "regions": 4}  # of lists
+LENGTHS = {
+    "image_size": 2,
+    "shift": 2,
+    "input_size": 2,
+    "betas": 2,
+    "region": 4,
+    "regions": 4,
+}  # of lists

@@ -176,8 +176,8 @@ def _without_writing(
                 f"add dataset=shards dataset.root=ADDRESS 'dataset.image_size=[{size}]'",
             )
         )
-    if constructor is AvatarData:
-        there = AvatarData(**arguments)
+    if isinstance(constructor, type) and issubclass(constructor, AvatarData):
+        there = constructor(**arguments)
         drawn = all((there.root / split / "index.json").is_file() for split in there.counts)
         if not drawn:
             arguments["cache"] = os.environ.get("GANINV_CACHE", "~/.cache/ganinv")

@@ -16,6 +16,7 @@ import colorsys
 import io
 import json
 import re
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -44,6 +45,23 @@ PARTS = [  # what a label says; outlines belong to what they surround
     "background", "skin", "hair", "outline", "eyes", "eyebrows", "nose", "mouth", "freckles",
     "glasses", "beard", "earrings", "hairAccessories",
 ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where a face is drawn, from where its seed puts it; its background fills the canvas as ever.
+
+    Attributes:
+        down, right: per cent of the canvas, after the rotation.
+        angle: degrees counter-clockwise, about the canvas's centre.
+    """
+
+    down: float = 0.0
+    right: float = 0.0
+    angle: float = 0.0
+
+
+STILL = Move()
 
 
 @cache
@@ -85,8 +103,8 @@ def _colours(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def options(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """DiceBear options and our own attributes of the face with this seed."""
+def options(seed: int, move: Move = STILL) -> tuple[dict[str, Any], dict[str, Any]]:
+    """DiceBear options and our own attributes of the face with this seed, moved."""
     rng = np.random.default_rng(derive_seed("avatars", seed))
     known = _colours(rng)
     known |= {
@@ -95,6 +113,8 @@ def options(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "shift_y_percent": _uniform(rng, -3.0, 3.0),
         "scale": _uniform(rng, 1.02, 1.2),
     }
+    by = {"rotate_deg": -move.angle, "shift_x_percent": move.right, "shift_y_percent": move.down}
+    known |= {name: round(known[name] + change, 4) for name, change in by.items()}
     beard = rng.uniform() < 0.22
     known |= {
         "glasses": bool(rng.uniform() < 0.3),
@@ -126,14 +146,15 @@ def options(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return given, known
 
 
-def draw(seed: int, resolution: int) -> tuple[np.ndarray, dict[str, Any]]:
+def draw(seed: int, resolution: int, move: Move = STILL) -> tuple[np.ndarray, dict[str, Any]]:
     """The face with this seed: uint8 [R,R,3] RGB and its attributes.
 
     Args:
         seed: any integer; equal seeds give equal faces on every machine.
         resolution: R in px.
+        move: from where the seed puts it; its attributes say where it then is.
     """
-    given, known = options(seed)
+    given, known = options(seed, move)
     avatar = Avatar(_style(), given)
     size = resolution * OVERSAMPLING
     png = resvg_py.svg_to_bytes(
@@ -150,7 +171,7 @@ def draw(seed: int, resolution: int) -> tuple[np.ndarray, dict[str, Any]]:
     return np.asarray(image), known
 
 
-def labels(seed: int, resolution: int) -> np.ndarray:
+def labels(seed: int, resolution: int, move: Move = STILL) -> np.ndarray:
     """The parts of the face with this seed: uint8 [R,R], numbers of `PARTS`.
 
     The same drawing with every part in a flat colour of its own and without antialiasing; of the
@@ -159,8 +180,9 @@ def labels(seed: int, resolution: int) -> np.ndarray:
     Args:
         seed: see `draw`.
         resolution: R in px.
+        move: see `draw`.
     """
-    svg = Avatar(_style(), options(seed)[0]).to_string()
+    svg = Avatar(_style(), options(seed, move)[0]).to_string()
     svg = svg.replace('shape-rendering="auto"', 'shape-rendering="crispEdges"', 1)
     svg = re.sub(r'<g id="(\w+)-[^"]*">(.*?)</g>(?=<g id=|<clipPath|</defs>)', _flat, svg)
     svg = re.sub(r'(<rect [^>]*fill=")[^"]*(")', rf"\g<1>{_code('background')}\2", svg)

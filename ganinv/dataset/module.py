@@ -234,6 +234,7 @@ class AvatarWriter:
         per_shard: faces of a tar.
         resolution: px.
         labels: with the map of the face's parts beside each.
+        move: of every face.
     """
 
     first_seed: int
@@ -241,17 +242,18 @@ class AvatarWriter:
     per_shard: int
     resolution: int
     labels: bool = False
+    move: avatars.Move = avatars.STILL
 
     def __call__(self, number: int) -> Iterator[Sample]:
         """The faces of one shard."""
         first = number * self.per_shard
         for place in range(first, min(self.count, first + self.per_shard)):
             seed = self.first_seed + place
-            image, attributes = avatars.draw(seed, self.resolution)
+            image, attributes = avatars.draw(seed, self.resolution, self.move)
             record = {"seed": seed, "attributes": attributes}
             key, data = f"{seed:08d}", encode(image, "png", 0)
             if self.labels:
-                parts = avatars.labels(seed, self.resolution)
+                parts = avatars.labels(seed, self.resolution, self.move)
                 yield Sample(key, data, record, encode(parts, "png", 0), int(parts.max()))
             else:
                 yield Sample(key, data, record)
@@ -273,6 +275,7 @@ class AvatarData(ShardData):
 
     PER_SHARD = 500
     SEEDS = 10_000_000  # between the first seeds of two splits
+    move = avatars.STILL  # of every face; see `moved.py`
 
     def __init__(
         self,
@@ -312,6 +315,8 @@ class AvatarData(ShardData):
                 f"image_size={list(image_size)}", "a square for avatars", "image_size"
             )
         pair = f"-{source}" if source else ""
+        pair += "" if self.move == avatars.STILL else "-{down:g}-{right:g}-{angle:g}".format(
+            **vars(self.move))  # fmt: skip
         drawn = "-".join(str(part) for part in (*self.counts.values(), f"{self._drawing():08x}"))
         super().__init__(
             root=str(Path(cache).expanduser() / f"avatars{image_size[0]}{pair}-{drawn}"),
@@ -364,7 +369,8 @@ class AvatarData(ShardData):
 
     def _draw(self, split: str, count: int, first_seed: int) -> None:
         labels = self.source == "labels"
-        make = AvatarWriter(first_seed, count, self.PER_SHARD, self.image_size[0], labels)
+        side, moved = self.image_size[0], self.move != avatars.STILL
+        make = AvatarWriter(first_seed, count, self.PER_SHARD, side, labels, self.move)
         plan = Plan(
             images=count,
             shards=-(-count // self.PER_SHARD),
@@ -377,10 +383,11 @@ class AvatarData(ShardData):
                 "resolution": self.image_size[0],
                 "drawing": self._drawing(),
                 **({"parts": avatars.PARTS} if labels else {}),
+                **({"move": vars(self.move)} if moved else {}),
             },
             origin={
                 "source": "drawn: DiceBear lorelei (CC0 1.0), ganinv.dataset.avatars",
-                "command": f"dataset=avatars64 dataset.num_{split}={count}",
+                "command": f"dataset=avatars64{'_moved' * moved} dataset.num_{split}={count}",
                 "seed": first_seed,
             },
             source=("labels", "png") if labels else None,

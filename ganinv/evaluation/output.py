@@ -170,6 +170,20 @@ def facts_of(measurement: Measurement) -> dict[str, Any]:
     }
 
 
+def notes_of(measurement: Measurement) -> list[str]:
+    """What of the columns the report does not have: identity, whether it applies, and how to get
+    it."""
+    if "identity" in measurement.metrics:
+        return []
+    data = plain(dataset_of(measurement.cfg, measurement.opened))["dataset"]
+    if (data.get("regions") or {}).get("face"):
+        names = ",".join([*measurement.metrics, "identity"])
+        return [f"identity: not measured; metric=[{names}] adds it (ArcFace, of aligned faces; its "
+                "weights: ganinv doctor)"]  # fmt: skip
+    return ["identity: does not apply: ArcFace knows photos of aligned faces, and this dataset "
+            "names no face (dataset.regions.face)"]  # fmt: skip
+
+
 def join(work: Work, measurement: Measurement, ranks: Ranks) -> Result:
     """The result of all batches.
 
@@ -180,10 +194,9 @@ def join(work: Work, measurement: Measurement, ranks: Ranks) -> Result:
     for number, part in enumerate(work.parts(PATIENCE if ranks.external else 0)):
         parts[measurement.batches[number].inversion].append(part)
     result = Result(facts_of(measurement), measurement.higher_is_better)
-    size = " x ".join(map(str, measurement.data.image_size))
     for metric in measurement.metrics.values():
-        told = {column: f"{words}, {size} px" for column, words in metric.protocol.items()}
-        result.protocol |= told
+        result.protocol |= metric.protocol_at(measurement.data.image_size)
+    result.notes = notes_of(measurement)
     for name, found in parts.items():
         result.rows.append(_row(name, found, measurement, work))
         skipped = [reason for _, known in found for reason in known["skipped"]]
@@ -246,7 +259,7 @@ def write(result: Result, folder: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     table.show(result, console)
     console.print(f"{result.images} images of {result.facts['split']}")
-    for sentence in [*table.protocols(result), *table.failures(result)]:
+    for sentence in [*table.protocols(result), *result.notes, *table.failures(result)]:
         print(sentence)
     if result.unreadable:
         print(f"could not be read: {len(result.unreadable)} ({RESULT} lists all)")

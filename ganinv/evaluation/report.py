@@ -132,6 +132,7 @@ def _table(result: Result) -> str:
     told = "".join(f"<p>{escape(sentence)}</p>" for sentence in failures(result))
     how = "; ".join(protocols(result))
     how = f"<p>Measured on images as saved, of 8 bits: {escape(how)}.</p>" if how else ""
+    how += "".join(f"<p>{escape(note)}.</p>" for note in result.notes)
     return f"<table><tr>{head}</tr>{body}</table>{told}{how}"
 
 

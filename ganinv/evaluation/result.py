@@ -51,6 +51,7 @@ class Result:
     rows: list[Row] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)  # images that were left out, and why
     protocol: dict[str, str] = field(default_factory=dict)  # column -> how it is measured
+    notes: list[str] = field(default_factory=list)  # sentences on columns that are not there
 
     @property
     def images(self) -> int:

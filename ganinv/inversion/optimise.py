@@ -20,17 +20,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ganinv.core.errors import config_error
 from ganinv.core.interface import Inversion, Target
 from ganinv.core.op.dense import full
 from ganinv.inversion.model import Model
+from ganinv.inversion.pace import Pace
 
 Leaves = dict[str, Tensor]
 Known = dict[str, Any]
 NOT_FINITE = "not finite"
-SHOWN_EVERY = 10  # steps between two looks at the loss for the progress bar
 log = logging.getLogger(__name__)
 
 
@@ -151,7 +150,8 @@ class Optimise(ABC):
             list(target.key), [self.steps] * count, ["all steps"] * count, shown=self.shown
         )
         adam = self._adam(now.leaves)
-        bar = tqdm(total=self.steps, desc=type(self).__name__, leave=False, disable=None)
+        name = type(self).__name__
+        pace = Pace(name, steps=self.steps, images=count, shown=self.shown)
         for step in range(self.steps):
             values, total = self._values(now, step)
             values["total"] = total
@@ -177,15 +177,10 @@ class Optimise(ABC):
             adam.step()
             with torch.no_grad():
                 self.project(now.leaves)
-            if step % SHOWN_EVERY == 0:
-                rate = 60 * count * (step + 1) / self.steps / (time.perf_counter() - began)
-                bar.set_postfix_str(
-                    f"{self.shown} {values[self.shown].mean():.4g}, about {rate:.3g} images/minute"
-                )
-            bar.update()
+            pace.step(step + 1, values[self.shown].detach())
         else:
             _put(result, now.leaves, now.place, torch.ones_like(now.place, dtype=torch.bool))
-        bar.close()
+        pace.close()
         trace.seconds, self.trace = time.perf_counter() - began, trace
         with torch.no_grad():
             return self.found(result, known)

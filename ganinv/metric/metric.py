@@ -47,6 +47,11 @@ class Metric(nn.Module):
         super().__init__()
         self.higher_is_better = higher_is_better
 
+    def protocol_at(self, size: Sequence[int]) -> dict[str, str]:
+        """column -> how it is measured, of images of (H, W) px."""
+        px = f"{size[0]} x {size[1]} px"
+        return {column: f"{words}, {px}" for column, words in self.protocol.items()}
+
     def forward(self, sample: Sample) -> dict[str, Tensor]:
         """The rows of B images: columns [B], and whatever [B,F] `compute` needs besides."""
         raise AssertionError(f"{type(self).__name__} measures nothing")

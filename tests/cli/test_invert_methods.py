@@ -1,6 +1,9 @@
 """`ganinv invert --method`: the method's own result, kept whole, in any batches, after any stop."""
 
+import csv
 import json
+import logging
+import math
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from ganinv.evaluation.open import open_model
 from ganinv.inversion.file import FORMAT, read_inversion
 from ganinv.inversion.image2stylegan import Image2StyleGAN
 from tests.cli.test_invert import ok, picture, refused
+from tests.processes import killed_at_a_step
 
 SHORT = ("--set", "steps=2")
 
@@ -44,6 +48,15 @@ def test_what_is_kept_is_all_that_the_method_found(trained, folder, tmp_path, ca
               "inversion.projector.samples=50", "--batch-size", 2)  # fmt: skip
     assert "inversions/: one file an image, after 2 steps on average" in said
     assert content(out)["steps"] == [2, 2, 2] and content(out)["not_finite"] == []
+    with open(out / "loss.csv") as file:
+        header, *rows = list(csv.reader(file))
+    assert header == ["image", "0", "1"] and [row[0] for row in rows] == ["0.png", "1.png", "2.png"]
+    first, last = ([float(row[i]) for row in rows] for i in (1, 2))
+    told = content(out)["loss"]
+    assert told["name"] == "total" and told["last"] == pytest.approx(sum(last) / 3, rel=1e-6)
+    assert told["first"] == pytest.approx(sum(first) / 3, rel=1e-6) and told["last"] < told["first"]
+    ends = f"total {told['first']:.4g} at the first step, {told['last']:.4g} at the last"
+    assert f"loss.csv: {ends}" in said and logging.getLogger("ganinv.inversion.pace").level == 20
     codes = torch.load(out / "latents.pt", weights_only=True)
     model = open_model(checkpoint).model
     for i in range(3):
@@ -103,6 +116,32 @@ def test_a_stopped_command_goes_on_and_others_are_refused(
         first, second = (
             read_inversion(folder_ / "inversions" / f"{i}.safetensors")[0].weights
             for folder_ in (tmp_path / "o", tmp_path / "whole")
+        )
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_killed_within_an_optimisation_and_typed_again_is_uninterrupted(
+    trained, folder, tmp_path, capsys
+):
+    """kill -9 at the second image's last step; bit for bit, the loss on the way too."""
+    command = (trained[0], folder, "--method", "projector", "--start", "encode", *SHORT,
+               "--set", "samples=50", "--batch-size", 1, "--out")  # fmt: skip
+    words = ["invert", *(str(word) for word in (*command, tmp_path / "o"))]
+    killed_at_a_step("ganinv/cli/main.py", words, tmp_path, module="projector",
+                     method="Projector", call=4)  # fmt: skip
+    assert not (tmp_path / "o" / "invert.json").exists()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the killed process had
+    assert "going on after 1 of 3 batches" in ok(capsys, *command, tmp_path / "o")
+    ok(capsys, *command, tmp_path / "whole")
+    torch.set_num_threads(threads)
+    for name in ("latents.npy", "loss.csv", "invert.json", "images/2.png"):
+        first, second = ((tmp_path / out / name).read_bytes() for out in ("o", "whole"))
+        assert first == second, name
+    for i in range(3):
+        first, second = (
+            read_inversion(tmp_path / out / "inversions" / f"{i}.safetensors")[0].noise
+            for out in ("o", "whole")
         )
         assert all(torch.equal(value, second[name]) for name, value in first.items())
 
@@ -169,6 +208,8 @@ def test_an_image_without_a_finite_loss_is_told(trained, folder, tmp_path, capsy
     said = ok(capsys, trained[0], folder, "--method", "image2stylegan", *SHORT, "--out", out)
     assert "no finite number: 1 (1.png); what was found before is kept" in said
     assert content(out)["not_finite"] == ["1.png"] and content(out)["steps"] == [2, 0, 2]
+    assert (out / "loss.csv").read_text().splitlines()[2] == "1.png,,"
+    assert math.isfinite(content(out)["loss"]["last"])  # of the others
 
 
 def test_refusals(trained, folder, tmp_path, capsys):

@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ganinv.core.errors import ConfigError, DataError
 from ganinv.dataset import avatars
+from ganinv.dataset.avatars import Move
 from ganinv.dataset.module import AvatarData
+from ganinv.dataset.moved import MovedAvatarData
 from tests.dataset.sets import data_of, grey_set
 
 
-def faces(cache: Path, **changes: Any) -> AvatarData:
-    values: dict[str, Any] = {
+def settings(cache: Path) -> dict[str, Any]:
+    return {
         "cache": str(cache),
         "num_train": 12,
         "num_val": 5,
@@ -30,7 +33,10 @@ def faces(cache: Path, **changes: Any) -> AvatarData:
         "max_bad_fraction": 0.0,
         "regions": {"face": None},
     }
-    return AvatarData(**(values | changes))
+
+
+def faces(cache: Path, **changes: Any) -> AvatarData:
+    return AvatarData(**(settings(cache) | changes))
 
 
 def test_a_face_is_a_function_of_its_seed() -> None:
@@ -136,3 +142,56 @@ def test_the_data_are_checked_before_training(tmp_path: Path) -> None:
     (tmp_path / "test" / "index.json").unlink()
     with pytest.raises(DataError, match=r"test has no index\.json"):
         data_of(tmp_path).test_dataloader()
+
+
+def moved(cache: Path, **changes: Any) -> MovedAvatarData:
+    values = {"num_train": 1, "num_val": 1, "num_test": 2, "shift": [0, 0], "angle": 0}
+    return MovedAvatarData(**(settings(cache) | values | changes))
+
+
+def test_moved_faces_are_the_drawings_moved(tmp_path: Path) -> None:
+    """Eight px to the right are eight px, bit for bit; an angle is that of PIL's rotation, which
+    turns counter-clockwise too, up to its interpolation. What comes in is background."""
+    plain = pixels_of(faces(tmp_path, num_test=2))
+    for shift in ([0, 8], [3, -8], [0, 0]):
+        there = moved(tmp_path, shift=shift)
+        down, right = shift
+        rows, columns = slice(max(down, 0), 32), slice(max(right, 0), 32 + min(right, 0))
+        was = slice(0, 32 - down), slice(max(-right, 0), 32 - max(right, 0))
+        for face, still in zip(pixels_of(there), plain, strict=True):
+            assert np.array_equal(face[rows, columns], still[was])
+            if right == 8:
+                background = still[0, 0].astype(int)
+                assert np.abs(face[:4, :8].astype(int) - background).max() <= 1
+    y, x = np.mgrid[:128, :128] - 63.5
+    middle = x * x + y * y < 50**2
+    image, known = avatars.draw(3, 128)
+    turned, now = avatars.draw(3, 128, Move(angle=15))
+    assert now["rotate_deg"] == pytest.approx(known["rotate_deg"] - 15)  # DiceBear's is clockwise
+    off = {}
+    for angle in (15, 0, -15):
+        rotated = np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BICUBIC))
+        off[angle] = np.abs(rotated.astype(int) - turned)[middle].mean()
+    assert off[15] < 0.4 * min(off[0], off[-15]), off
+
+
+def test_moved_faces_have_folders_of_their_own_and_refusals(tmp_path: Path) -> None:
+    roots = {faces(tmp_path, num_train=1, num_val=1, num_test=2).root}
+    changes = [{"shift": [0, 8]}, {"shift": [8, 0]}, {"shift": [0, -8]}]
+    changes += [{"angle": 15}, {"angle": -15}]
+    roots |= {moved(tmp_path, **change).root for change in changes}
+    assert len(roots) == 6
+    with pytest.raises(
+        ConfigError, match=r"dataset.shift=\[0, 32\]; expected \[down, right\] in px"
+    ):
+        moved(tmp_path, shift=[0, 32])
+    with pytest.raises(
+        ConfigError, match=r"dataset.shift=\[8\]; expected \[down, right\] in px, le"
+    ):
+        moved(tmp_path, shift=[8])
+
+
+def pixels_of(data: AvatarData) -> list[np.ndarray]:
+    data.prepare_data()
+    (batch,) = data.eval_dataloader("test")
+    return [image.permute(1, 2, 0).numpy() for image in batch["image"]]

@@ -3,9 +3,12 @@
 import csv
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 
 from evaluate import evaluate
@@ -15,10 +18,10 @@ from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.evaluation.measure import Stopwatch
 from ganinv.evaluation.open import load_trained
-from ganinv.evaluation.output import _seconds
+from ganinv.evaluation.output import _seconds, notes_of
 from ganinv.interop import official
 from tests.interop.models import model_of, stylegan2
-from tests.runs import composed_evaluate, overrides, run, tiny_generator_file
+from tests.runs import ROOT, composed_evaluate, overrides, run, tiny_generator_file
 
 
 def evaluated(*arguments):
@@ -30,6 +33,26 @@ def checkpoint(assets, tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated") / "run"
     run([*overrides("psp", *assets), f"run_dir={folder}", "trainer.max_kimg=0.008"])
     return folder / "checkpoints" / "last.ckpt"
+
+
+def test_the_report_says_how_to_get_identity_where_it_applies():
+    def notes(face, *metrics):
+        cfg = OmegaConf.create({"dataset": {"_target_": "x", "regions": {"face": face}}})
+        return notes_of(SimpleNamespace(cfg=cfg, opened=None, metrics=dict.fromkeys(metrics)))
+
+    assert notes([35, 223, 32, 220], "distortion", "identity") == []
+    (told,) = notes([35, 223, 32, 220], "distortion", "lpips")
+    assert "identity: not measured; metric=[distortion,lpips,identity] adds it" in told
+    assert "does not apply" in notes(None, "distortion")[0]
+
+
+def test_the_log_hears_a_line_a_minute():
+    """Hydra's logging of evaluate.py is on stderr, from INFO on."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("evaluate", return_hydra_config=True)
+    logs = cfg.hydra.job_logging
+    assert logs.root == {"level": "INFO", "handlers": ["console"]}
+    assert logs.handlers.console.stream == "ext://sys.stderr"
 
 
 def test_the_numbers_are_those_of_the_reconstructions(checkpoint, capsys):
@@ -55,6 +78,12 @@ def test_the_numbers_are_those_of_the_reconstructions(checkpoint, capsys):
     assert (folder / "report.html").read_text().count("<figure>") == 5 + 6
     out = capsys.readouterr().out
     assert "psnr: dB of the peak 2 of [-1,1], 64 x 64 px" in out
+    assert "ms_ssim: the first 3 of 5 scales, for want of pixels" in out
+    assert 0 < content["rows"][0]["ms_ssim"] < 1
+    words = (
+        "identity: does not apply: ArcFace knows photos of aligned faces, and this dataset names"
+    )
+    assert words in out and words in (folder / "report.html").read_text()
     assert "lite0: Perceptual over EfficientNetLite0, 64 x 64 px" in out
     assert re.search(r"encode +│ +[0-9.]+ │", out) and str(folder / "report.html") in out
 

@@ -12,6 +12,7 @@ from ganinv.evaluation.measure import Measurement, target_of
 from ganinv.inversion.image2stylegan import Image2StyleGAN
 from tests.evaluation.test_evaluate import evaluated
 from tests.inversion import tiny
+from tests.processes import killed_at_a_step
 from tests.runs import overrides, run
 
 SHORT = [
@@ -91,6 +92,18 @@ def test_stopped_and_typed_again_is_uninterrupted(checkpoint, alone, tmp_path, m
         evaluated(*given)
     monkeypatch.undo()
     assert not (tmp_path / "o" / "metrics.json").exists()
+    evaluated(*given)
+    assert table(tmp_path / "o") == table(alone)
+
+
+def test_killed_within_an_optimisation_and_typed_again_is_uninterrupted(
+    checkpoint, alone, tmp_path
+):
+    """kill -9 at the last step of the projector's second batch: the fourth of ten."""
+    given = [f"checkpoint={checkpoint}", "batch_size=3", *SHORT, f"output={tmp_path / 'o'}"]
+    killed_at_a_step("evaluate.py", given, tmp_path, module="projector", method="Projector", call=4)
+    parts = tmp_path / "o" / ".parts"
+    assert sorted(path.stem for path in parts.glob("0*")) == [f"{n:08d}" for n in range(3)]
     evaluated(*given)
     assert table(tmp_path / "o") == table(alone)
 

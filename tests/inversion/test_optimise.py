@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -242,6 +243,8 @@ def test_the_bar_says_steps_loss_and_images_a_minute(monkeypatch):
     said = []
 
     class Bar:
+        disable = False
+
         def __init__(self, **given):
             said.append(given)
 
@@ -254,14 +257,36 @@ def test_the_bar_says_steps_loss_and_images_a_minute(monkeypatch):
         def close(self):
             said.append("closed")
 
-    monkeypatch.setattr("ganinv.inversion.optimise.tqdm", Bar)
+    monkeypatch.setattr("ganinv.inversion.pace.tqdm", Bar)
     model = tiny.model()
     method = image2stylegan(model)
     method(tiny.target(model, "ab"))
     assert said[0]["total"] == 12 and said[0]["desc"] == "Image2StyleGAN"
     loss = method.trace.values["total"][0].mean()
-    assert said[1].startswith(f"total {loss:.4g}, about ") and said[1].endswith(" images/minute")
+    assert said[2].startswith(f"total {loss:.4g}, about ") and said[2].endswith(" images/minute")
     assert said.count(1) == 12 and said[-1] == "closed"
+
+
+def test_without_a_terminal_a_line_a_minute_says_the_same(monkeypatch, caplog):
+    """A step takes 25 s: after the third, sixth, ninth and twelfth. Twelve take 5 minutes."""
+    seconds = [0.0]
+
+    class Slow(Image2StyleGAN):
+        def losses(self, *given):
+            seconds[0] += 25.0
+            return super().losses(*given)
+
+    clock = SimpleNamespace(monotonic=lambda: seconds[0])
+    monkeypatch.setattr("ganinv.inversion.pace.time", clock)
+    caplog.set_level("INFO", "ganinv.inversion.pace")
+    model = tiny.model()
+    method = image2stylegan(model, Slow)
+    method(tiny.target(model, "ab"))
+    third = method.trace.values["total"][2].mean()
+    assert caplog.messages[0] == (
+        f"Slow: 3 of 12 steps, total {third:.4g}, about 0.4 images/minute"
+    )
+    assert [message.split()[1] for message in caplog.messages] == ["3", "6", "9", "12"]
 
 
 def test_the_loop_is_abstract():

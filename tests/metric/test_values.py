@@ -5,14 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 from torch import nn
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from ganinv.core.errors import ConfigError
 from ganinv.metric.distance import Distance
 from ganinv.metric.distortion import Distortion
 from ganinv.metric.fid import FID
 from ganinv.metric.metric import Sample
+from ganinv.metric.ms_ssim import MSSSIM, betas_of
 
 
 def images(count, seed=0, side=24):
@@ -112,3 +115,80 @@ def test_a_column_names_its_protocol():
     assert Distance(column="lpips", term=LPIPS()).protocol == {"lpips": "LPIPS over vgg"}
     assert Distance(column="d", term=Looks()).protocol == {"d": "Looks over Mean"}
     assert Distance(column="d", term=nn.Identity()).protocol == {"d": "Identity"}
+
+
+def ms_ssim_by_hand(x, x_hat, betas):
+    """Of one image, in float64: scipy's Gaussian, contrast where windows lie inside the image; at
+    the last scale all of SSIM, with its mirrored border, as torchmetrics takes its mean."""
+
+    def parts(a, b):
+        def blur(image):
+            return gaussian_filter(image, 1.5, radius=5, mode="mirror", axes=(1, 2))
+
+        mean_a, mean_b = blur(a), blur(b)
+        both, of_a, of_b = (blur(m) - n for m, n in ((a * b, mean_a * mean_b), (a * a, mean_a**2),
+                                                     (b * b, mean_b**2)))  # fmt: skip
+        c1, c2 = 0.02**2, 0.06**2
+        contrast = (2 * both + c2) / (of_a + of_b + c2)
+        light = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+        return contrast[:, 5:-5, 5:-5].mean(), (contrast * light).mean()
+
+    value, (a, b) = 1.0, (image.double().numpy() for image in (x, x_hat))
+    for number, beta in enumerate(betas, 1):
+        contrast, whole = parts(a, b)
+        value *= max(whole if number == len(betas) else contrast, 0.0) ** beta
+        half = a.shape[1] // 2
+        a, b = (
+            m[:, : 2 * half, : 2 * half].reshape(3, half, 2, half, 2).mean((2, 4)) for m in (a, b)
+        )
+    return value
+
+
+def test_ms_ssim_by_hand_and_torchmetrics():
+    """Five scales from 176 px on are torchmetrics' own; 64 px have three."""
+    five = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+    three = tuple(beta / 0.6305 for beta in five[:3])
+    for side, betas in ((176, five), (64, three)):
+        x = images(2, side=side)
+        x_hat = (x + 0.3 * images(2, seed=1, side=side)).clamp(-1, 1)
+        values = MSSSIM()(Sample(x, x_hat))["ms_ssim"]
+        for i in range(2):
+            expected = ms_ssim_by_hand(x[i], x_hat[i], betas)
+            assert values[i].item() == pytest.approx(expected, abs=1e-5)
+        if side == 176:
+            theirs = multiscale_structural_similarity_index_measure(x_hat, x, data_range=2.0)
+            assert values.mean().item() == pytest.approx(theirs.item(), abs=1e-6)
+    assert MSSSIM()(Sample(x, x))["ms_ssim"].tolist() == pytest.approx([1, 1])
+    assert MSSSIM()(Sample(x, -x))["ms_ssim"].tolist() == [0, 0]  # and no NaN
+
+
+def test_ms_ssim_has_as_many_scales_as_fit_and_says_so():
+    scales = {
+        11: 1,
+        21: 1,
+        22: 2,
+        43: 2,
+        44: 3,
+        64: 3,
+        98: 3,
+        99: 4,
+        160: 4,
+        175: 4,
+        176: 5,
+        1024: 5,
+    }
+    for side, count in scales.items():
+        betas = betas_of((side, side + 30))
+        assert len(betas) == count and sum(betas) == pytest.approx(1, abs=1e-3), side
+        if side < 200:
+            x = images(1, side=side)
+            assert MSSSIM()(Sample(x, x))["ms_ssim"].item() == pytest.approx(1), side
+    told = MSSSIM().protocol_at((64, 64))["ms_ssim"]
+    assert told.startswith(
+        "the first 3 of 5 scales, for want of pixels, their exponents divided by"
+    )
+    assert told.endswith("range 2, 64 x 64 px")
+    assert MSSSIM().protocol_at((256, 192))["ms_ssim"].startswith("5 scales; windows of 11 px")
+    with pytest.raises(ConfigError, match="images of 10 x 40 px for MS-SSIM; expected at least 11"):
+        betas_of((10, 40))
+    assert Distortion().protocol_at((64, 32))["mse"] == "images in [-1,1], 64 x 32 px"
