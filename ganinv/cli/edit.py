@@ -126,29 +126,29 @@ def _edit(
     import torch
 
     from ganinv.core.safe.io import write_atomic
-    from ganinv.editing.direction import move
+    from ganinv.editing.direction import move, signed
     from ganinv.evaluation import strip
     from ganinv.evaluation.report import png
 
     shown: list[Tensor] = []
-    codes = []
+    codes, labels = [], [signed(strength) for strength in strengths]
     for name, found in zip(_files(given.names), given.found, strict=True):
         moved = [move(found, direction, strength, layers) for strength in strengths]
         images = _render(G, moved)
         write_atomic(
-            args.out / "strips" / label / f"{name}.png", png(strip.strip([images], strengths))
+            args.out / "strips" / label / f"{name}.png", png(strip.strip([images], labels))
         )
         codes.append(torch.cat([m.wp for m in moved]))
         if len(shown) < SHOWN:
             shown.append(images)
-    write_atomic(args.out / f"{label}.png", png(strip.strip(shown, strengths)))
+    write_atomic(args.out / f"{label}.png", png(strip.strip(shown, labels)))
     edited, plain, array = torch.stack(codes), io.BytesIO(), io.BytesIO()
     torch.save(edited, plain)
     np.save(array, edited.numpy(), allow_pickle=False)
     write_atomic(args.out / "codes" / f"{label}.pt", plain.getvalue())
     write_atomic(args.out / "codes" / f"{label}.npy", array.getvalue())
     print(f"{args.out / label}.png  {len(given.names)} images, strengths "
-          f"{', '.join(map(strip.number, strengths))}")  # fmt: skip
+          f"{', '.join(labels)}")  # fmt: skip
     if args.video == "none" or len(set(strengths)) < 2:
         return
     steps = strip.video_strengths(strengths)

@@ -92,6 +92,8 @@ RANGES: dict[str, Range] = {
     "factors": Range(1, 1024),
     # networks
     **dict.fromkeys(("num_ws", "mapping_layers", "layers"), Range(1, 64)),
+    "wp_layers": Range(0, 63),
+    "component": Range(0, 2**12),
     **dict.fromkeys(("z_dim", "w_dim", "channels", "channel_max"), Range(1, 2**14)),
     "c_dim": Range(0, 2**14),
     "channel_base": Range(1, 2**20),

@@ -188,12 +188,17 @@ def _components(path: Path, vectors: Any, std: Any) -> dict[str, Direction]:
     }
 
 
+def signed(strength: float) -> str:
+    """`-1.5`, `0`, `+3`."""
+    return "0" if strength == 0 else f"{strength:+.4g}"
+
+
 class Along:
     """An edit of `evaluate.py`: along a direction out of a file.
 
     Args:
-        file: FILE or FILE:NAME.
-        layers: of wp, instead of the file's own; None: these.
+        file: FILE or FILE:NAME; None is refused.
+        wp_layers: that move instead of the file's own; None: these.
         strengths: that are shown.
         generator: G of the codes.
 
@@ -206,18 +211,30 @@ class Along:
     def __init__(
         self,
         *,
-        file: str,
-        layers: Sequence[int] | None,
+        file: str | None,
+        wp_layers: Sequence[int] | None,
         strengths: Sequence[float],
         generator: AnyGenerator,
     ) -> None:
-        self.direction, self.layers = find_direction(file), layers
+        if file is None:
+            raise ConfigError(
+                explain("editing=direction without a file", "FILE or FILE:NAME of a direction",
+                        "add editing.direction.file=smile.safetensors")
+            )  # fmt: skip
+        self.direction, self.layers = find_direction(file), wp_layers
         self.strengths, self.sha256 = list(strengths), sha256_file(split_name(file)[0])
         check_generator(self.direction, generator)
         move(
-            Inversion(torch.zeros(1, generator.num_ws, generator.w_dim)), self.direction, 0, layers
+            Inversion(torch.zeros(1, generator.num_ws, generator.w_dim)),
+            self.direction,
+            0,
+            wp_layers,
         )
 
     def __call__(self, found: Inversion, strength: float) -> Inversion:
         """Moved that far."""
         return move(found, self.direction, strength, self.layers)
+
+    def label(self, strength: float) -> str:
+        """Above a strip."""
+        return signed(strength)

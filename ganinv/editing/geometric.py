@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -104,3 +104,78 @@ def geometric(
         found.f, size=size, shift=shift, angle=angle, scale=scale, centre=centre, padding=padding
     )
     return replace(found, f=f)
+
+
+class _Geometric:
+    """An edit of `evaluate.py`: f moved, once for each strength.
+
+    Args:
+        strengths: that are shown.
+        padding: see `warp`.
+        generator: G, whose side is what px are counted in.
+    """
+
+    needs_f, sha256, unit = True, None, ""
+
+    def __init__(self, *, strengths: Sequence[float], padding: Padding, generator: Any) -> None:
+        self.strengths, self.padding, self.size = list(strengths), padding, generator.resolution
+
+    def __call__(self, found: Inversion, strength: float) -> Inversion:
+        """Moved that far."""
+        return geometric(found, size=self.size, padding=self.padding, **self.motion(strength))
+
+    def motion(self, strength: float) -> dict[str, Any]:
+        """The arguments of `geometric`."""
+        raise AssertionError(f"{type(self).__name__} moves nothing")
+
+    def label(self, strength: float) -> str:
+        """Above a strip."""
+        return f"{strength:+.4g}{self.unit}" if strength else "0"
+
+
+class Rotate(_Geometric):
+    """By `strength` degrees about the middle. Arguments as `_Geometric`."""
+
+    unit = "\N{DEGREE SIGN}"
+
+    def motion(self, strength: float) -> dict[str, Any]:
+        """The angle."""
+        return {"angle": strength}
+
+
+class Scale(_Geometric):
+    """`strength` times as large, about the middle. Arguments as `_Geometric`."""
+
+    def __init__(self, **rest: Any) -> None:
+        super().__init__(**rest)
+        if bad := [s for s in self.strengths if not s > 0]:
+            raise ConfigError(
+                explain(f"editing.scale.strengths with {bad[0]}", "factors above 0", "e.g. 0.8")
+            )
+
+    def motion(self, strength: float) -> dict[str, Any]:
+        """The factor."""
+        return {"scale": strength}
+
+    def label(self, strength: float) -> str:
+        """Above a strip."""
+        return f"x{strength:.4g}"
+
+
+class Shift(_Geometric):
+    """By `strength` per cent of the image's side. Further arguments as `_Geometric`.
+
+    Args:
+        towards: where positive strengths lead.
+    """
+
+    unit = " %"
+
+    def __init__(self, *, towards: Literal["right", "down"], **rest: Any) -> None:
+        super().__init__(**rest)
+        self.towards = towards
+
+    def motion(self, strength: float) -> dict[str, Any]:
+        """(down, right) px."""
+        px = strength / 100 * self.size
+        return {"shift": (0.0, px) if self.towards == "right" else (px, 0.0)}

@@ -24,7 +24,7 @@ from ganinv.core.direction import Direction
 from ganinv.core.errors import config_error
 from ganinv.core.interface import Inversion
 from ganinv.core.op.dense import Dense
-from ganinv.editing.direction import move
+from ganinv.editing.direction import move, signed
 from ganinv.editing.samples import spread
 from ganinv.generator.importer.bundle import AnyGenerator
 from ganinv.generator.stylegan import StyleGANGenerator
@@ -105,7 +105,7 @@ class SeFa:
 
     Args:
         component: 0 for the first.
-        layers: of wp that it is found in and moves; None: all.
+        wp_layers: that it is found in and moves; None: all.
         normalise: see `sefa`.
         strengths: that are shown, in standard deviations of W.
         generator: G of the codes.
@@ -117,14 +117,18 @@ class SeFa:
         self,
         *,
         component: int,
-        layers: Sequence[int] | None,
+        wp_layers: Sequence[int] | None,
         normalise: bool,
         strengths: Sequence[float],
         generator: AnyGenerator,
     ) -> None:
-        found = sefa(generator, layers=layers, count=component + 1, normalise=normalise)
+        found = sefa(generator, layers=wp_layers, count=component + 1, normalise=normalise)
         self.direction, self.strengths = found[component], list(strengths)
 
     def __call__(self, found: Inversion, strength: float) -> Inversion:
         """Moved that far."""
         return move(found, self.direction, strength)
+
+    def label(self, strength: float) -> str:
+        """Above a strip."""
+        return signed(strength)

@@ -28,6 +28,7 @@ from ganinv.core.image import to_uint8, to_unit
 from ganinv.core.interface import Batch, Inversion, Target
 from ganinv.core.seed import derive_seed
 from ganinv.evaluation.curve import loss_rows
+from ganinv.evaluation.edits import SHOWN, Edit, build_edits, edited, keep_strips, rows_of
 from ganinv.evaluation.open import Opened, open_model
 from ganinv.evaluation.pictures import Pictures
 from ganinv.evaluation.ranks import Ranks
@@ -77,12 +78,15 @@ class Evaluation:
         check_input_size(model, data.image_size)
         check(model.G, data, [cfg.split])
         data.prepare_data()
+        inversions = build_inversions(cfg.inversion, model)
+        edits = build_edits(cfg.get("editing"), model, inversions)
         model.to(device).to(memory_format=torch.channels_last)
         return Measurement(
             cfg=cfg,
             opened=opened,
             data=data,
-            inversions=build_inversions(cfg.inversion, model),
+            inversions=inversions,
+            edits=edits,
             metrics={name: instantiate(part).to(device) for name, part in cfg.metric.items()},
             device=device,
         )
@@ -146,6 +150,7 @@ class Measurement:
         opened: the checkpoint.
         data: the data module.
         inversions: name -> Target -> Inversion.
+        edits: name -> edit; of the first images.
         metrics: name -> columns.
         device: of the computation.
 
@@ -160,11 +165,13 @@ class Measurement:
         opened: Opened,
         data: Any,
         inversions: dict[str, Invert],
+        edits: dict[str, Edit],
         metrics: dict[str, Metric],
         device: torch.device,
     ) -> None:
         self.cfg, self.opened, self.model, self.data = cfg, opened, opened.model, data
         self.inversions, self.metrics, self.device = inversions, metrics, device
+        self.edits = edits
         self.higher_is_better: dict[str, bool] = {}
         for name, metric in metrics.items():
             twice = sorted(set(metric.higher_is_better) & set(self.higher_is_better))
@@ -219,6 +226,7 @@ class Measurement:
             rows |= {"steps": torch.tensor(trace.steps), "loss": loss_rows(trace)}
         source = None if s is x else self.model.task.picture(s)
         self._keep_pictures(work, name, batch, sample, rows, source)
+        self._keep_edits(work, name, batch, found, x.shape[-2:])
         known = {"keys": batch["key"], "skipped": parts.get("skipped", []), "warm": watch.laps > 1}
         return rows, known | {"failed": failed_keys(invert)}
 
@@ -245,6 +253,18 @@ class Measurement:
     def pictures(self, work: Work, inversion: str) -> Pictures:
         """Where the pictures of an inversion method are kept."""
         return Pictures(work.parts_folder / f"pictures-{inversion}", self.cfg.pictures)
+
+    def _keep_edits(
+        self, work: Work, inversion: str, batch: Batch, found: Inversion, size: torch.Size
+    ) -> None:
+        """The strips of those images of the batch that the report shows."""
+        first = min(SHOWN, self.cfg.pictures)
+        places = batch["position"].tolist()
+        shown = [i for i, number in enumerate(places) if number < first]
+        if shown and self.edits:
+            pictures = edited(self.edits, self.model, rows_of(found, shown), size)
+            keys, numbers = [batch["key"][i] for i in shown], [places[i] for i in shown]
+            keep_strips(self.pictures(work, inversion).folder, pictures, keys, numbers)
 
     def _keep_pictures(
         self,

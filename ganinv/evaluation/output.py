@@ -15,8 +15,9 @@ from ganinv import __version__
 from ganinv.config.build import plain
 from ganinv.core.errors import config_error
 from ganinv.core.safe.io import sha256_file, write_atomic
-from ganinv.evaluation import report, table
+from ganinv.evaluation import report, strip, table
 from ganinv.evaluation.curve import curve_of
+from ganinv.evaluation.edits import read_strips
 from ganinv.evaluation.measure import PRECISIONS, Measurement, dataset_of
 from ganinv.evaluation.ranks import Ranks
 from ganinv.evaluation.result import Result, Row
@@ -145,8 +146,17 @@ def settings_of(measurement: Measurement) -> dict[str, Any]:
         "images": measurement.total,
         "device": measurement.device.type,
         "precision": cfg.trainer.precision,
+        **_edits_of(measurement),
         **{k: asked[k] for k in ("split", "batch_size", "pictures", "seed", "inversion", "metric")},
     }
+
+
+def _edits_of(measurement: Measurement) -> dict[str, Any]:
+    """What the strips depend on; nothing where there are none."""
+    if not measurement.edits:
+        return {}
+    nodes = plain(measurement.cfg)["editing"]
+    return {"editing": {n: [nodes[n], e.sha256] for n, e in measurement.edits.items()}}
 
 
 def facts_of(measurement: Measurement) -> dict[str, Any]:
@@ -215,7 +225,8 @@ def _row(name: str, parts: list[Part], measurement: Measurement, work: Work) -> 
     for metric_name, metric in measurement.metrics.items():
         own = {r.partition("/")[2]: v for r, v in rows.items() if r.startswith(f"{metric_name}/")}
         values |= metric.compute(own)
-    first, worst = measurement.pictures(work, name).read()
+    pictures = measurement.pictures(work, name)
+    first, worst = pictures.read()
     columns, curve = measurement.columns(rows), None
     if "loss" in rows:
         columns["steps"] = rows["steps"]
@@ -232,6 +243,7 @@ def _row(name: str, parts: list[Part], measurement: Measurement, work: Work) -> 
         curve=curve,
         steps_per_image=None if curve is None else float(rows["steps"].double().mean()),
         failed=[key for _, known in parts for key in known.get("failed", [])],
+        strips=read_strips(pictures.folder, measurement.edits),
     )
 
 
@@ -250,10 +262,15 @@ def write(result: Result, folder: Path) -> None:
     """
     title = f"{result.facts['method']} on {result.facts['split']}"
     grids = [folder / f"grid-{row.inversion}.png" for row in result.rows]
+    strips = {
+        folder / f"edit-{row.inversion}-{s.edit}.png": s for row in result.rows for s in row.strips
+    }
     with disk_errors(folder, GO_ON):
         write_atomic(folder / "images.csv", result.csv().encode())
         for row, path in zip(result.rows, grids, strict=True):
             write_atomic(path, report.png(report.grid(row.first)))
+        for path, found in strips.items():
+            write_atomic(path, report.png(strip.strip(found.images, found.labels)))
         write_atomic(folder / "report.html", report.page(result, title).encode())
         write_atomic(folder / RESULT, result.json().encode())
     console = Console(width=None if sys.stdout.isatty() else WIDE)
@@ -264,5 +281,5 @@ def write(result: Result, folder: Path) -> None:
     if result.unreadable:
         print(f"could not be read: {len(result.unreadable)} ({RESULT} lists all)")
         print("\n".join(f"  {reason}" for reason in result.unreadable[:LISTED]))
-    for path in [*grids, folder / "report.html"]:
+    for path in [*grids, *strips, folder / "report.html"]:
         print(path)

@@ -17,7 +17,9 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from ganinv.evaluation.curve import svg
+from ganinv.evaluation.edits import Strip
 from ganinv.evaluation.result import Picture, Result, Row
+from ganinv.evaluation.strip import strip
 from ganinv.evaluation.table import cells, failures, headings, number, protocols
 
 FULL = 0.5  # error that is drawn white
@@ -31,7 +33,8 @@ table{border-collapse:collapse} th,td{padding:.3rem .9rem;border-bottom:1px soli
  text-align:right;font-variant-numeric:tabular-nums} th:first-child,td:first-child{text-align:left}
 .facts td{text-align:left;color:#444;word-break:break-all} .facts td:first-child{color:#888}
 .set{display:grid;grid-template-columns:repeat(auto-fill,minmax(18rem,1fr));gap:1rem}
-figure{margin:0} figure img{display:block;width:100%} .few-px{image-rendering:pixelated}
+figure{margin:0} figure img{display:block;width:100%} figure img.strip{width:auto;max-width:100%}
+ .few-px{image-rendering:pixelated}
 figcaption{font-size:.8rem;color:#666}
 .scale{display:inline-block;width:8rem;height:.7rem;border:1px solid #999;
  background:linear-gradient(90deg,#000,#f00 33%,#ff0 67%,#fff)}
@@ -105,6 +108,7 @@ def page(result: Result, title: str) -> str:
         f"<h1>{escape(title)}</h1>{_table(result)}{curves}"
         f"<p>Each figure: {_words(result)}image, reconstruction, error "
         f"<span class='scale'></span> 0 to {FULL:g} (mean over channels, images in [0,1]).</p>"
+        + "".join(_edits(row) for row in result.rows)
         + "".join(sections)
         + _unreadable(result)
         + f"<h2>What was evaluated</h2><table class='facts'>{facts}</table></html>\n"
@@ -144,6 +148,24 @@ def _curve(row: Row) -> str:
         f"<h2>{escape(title)}</h2>{svg(row.curve, title)}"
         "<p>The median over the images, and the band in which four of five lie; an image that has "
         "stopped counts with what it had then.</p>"
+    )
+
+
+def _edits(row: Row) -> str:
+    """A strip an edit: a line for each image, a column for each strength."""
+    return "".join(
+        f"<h2>{escape(row.inversion)}: {escape(found.edit)}</h2>{_strip(found)}"
+        for found in row.strips
+    )
+
+
+def _strip(found: Strip) -> str:
+    data = base64.b64encode(png(strip(found.images, found.labels))).decode()
+    names = ", ".join(found.keys)
+    return (
+        f"<figure><img class='strip' alt='{escape(found.edit, quote=True)}' "
+        f"src='data:image/png;base64,{data}'><figcaption>each line an image ({escape(names)}), "
+        "each column a strength</figcaption></figure>"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ganinv.evaluation.curve import Curve
+from ganinv.evaluation.edits import Strip
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Row:
     curve: Curve | None = None  # of an optimising method
     steps_per_image: float | None = None  # that it took, on average
     failed: list[str] = field(default_factory=list)  # keys of images that met no finite number
+    strips: list[Strip] = field(default_factory=list)  # of the first images, one an edit
 
 
 @dataclass

@@ -19,13 +19,9 @@ SIDE = 256  # px, larger panels are averaged down
 FEW = 96  # px, up to which panels are drawn twice as large, pixels as squares
 LABEL, GAP, CAPTION = 18, 2, 12  # px: of the line of strengths, between panels, of the letters
 INK, PAPER, MARK = (40, 40, 40), (255, 255, 255), (42, 111, 219)
+UNEDITED = ("0", "x1")
 FRAMES, FPS = 24, 20  # from one end to the other; as many back
 VIDEOS = ("webp", "mp4", "none")
-
-
-def number(strength: float) -> str:
-    """`-1.5`, `0`, `+3`."""
-    return "0" if strength == 0 else f"{strength:+.4g}"
 
 
 def panel(image: Tensor) -> Tensor:
@@ -40,23 +36,22 @@ def panel(image: Tensor) -> Tensor:
     return image
 
 
-def strip(rows: Sequence[Tensor], strengths: Sequence[float]) -> Image.Image:
-    """Labelled strips, one under the other; the strength 0, the image itself, is marked.
+def strip(rows: Sequence[Tensor], labels: Sequence[str]) -> Image.Image:
+    """Labelled strips, one under the other; where nothing is edited, the label is marked.
 
     Args:
         rows: of each image uint8 [S,3,h,w].
-        strengths: S.
+        labels: of the S strengths.
     """
     parts = [[panel(image) for image in row] for row in rows]
     height, width = parts[0][0].shape[-2:]
-    across, down = len(strengths) * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP
+    across, down = len(labels) * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP
     canvas = Image.new("RGB", (across, LABEL + down), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(CAPTION)
-    for column, strength in enumerate(strengths):
+    for column, text in enumerate(labels):
         left = column * (width + GAP)
-        text = number(strength)
         start = left + (width - draw.textlength(text, font)) / 2
-        draw.text((start, 1), text, fill=MARK if strength == 0 else INK, font=font)
+        draw.text((start, 1), text, fill=MARK if text in UNEDITED else INK, font=font)
         for line, row in enumerate(parts):
             pixels = row[column].permute(1, 2, 0).contiguous().numpy()
             canvas.paste(Image.fromarray(pixels), (left, LABEL + line * (height + GAP)))

@@ -135,7 +135,7 @@ def test_another_width_generator_or_strength_is_refused(G, tmp_path):
         move(found, Direction("age", torch.ones(1, 8), (5, 6)), 1)
     write_directions(tmp_path / "o.safetensors", [other])
     with pytest.raises(WeightsError, match="fitted on a generator"):
-        Along(file=str(tmp_path / "o"), layers=None, strengths=[1], generator=G)
+        Along(file=str(tmp_path / "o"), wp_layers=None, strengths=[1], generator=G)
 
 
 def test_files_that_hold_no_direction(tmp_path):

@@ -92,7 +92,7 @@ def test_sefa_finds_what_changes_the_styles_most(G):
     first = sefa(G, layers=[1, 2], count=1, normalise=True)[0].vectors[0]
     expected = torch.linalg.eigh((unit.t() @ unit).double()).eigenvectors[:, -1].float()
     assert abs(float(first @ expected)) == pytest.approx(1, abs=1e-5)
-    edit = SeFa(component=1, layers=[1, 2], normalise=False, strengths=[-1, 1], generator=G)
+    edit = SeFa(component=1, wp_layers=[1, 2], normalise=False, strengths=[-1, 1], generator=G)
     assert edit.direction.vectors.equal(found[1].vectors)
 
 

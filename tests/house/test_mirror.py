@@ -25,6 +25,7 @@ INJECTED = {  # group or nested room -> constructor arguments that only exist at
     "optimizer": {"params"},
     "dataset": {"source", "classes"},
     "inversion": {"model"},
+    "editing": {"generator"},
     "trainer": {"run_dir", "loggers", "batch_size"},
     "logger": {"run_dir", "run_id", "hyperparameters"},
 }
