@@ -16,6 +16,12 @@ import torch
 from tests.runs import tiny_generator_file
 
 ROOT = Path(__file__).parent
+FIRST = (  # files that take long, so that no process is left alone with one at the end
+    "trainer/test_faults_alone.py", "trainer/test_ddp.py", "trainer/test_faults.py",
+    "slurm/test_slurm.py", "evaluation/test_ranks.py", "interop/test_graph.py",
+    "method/test_curves.py", "encoder/test_golden.py", "trainer/test_precision.py",
+    "run/test_run.py", "method/test_players.py", "config/test_stored.py",
+)  # fmt: skip
 FAST = (  # rooms and files of `pytest -m fast`, for the hand: within a minute, collection included
     "loss", "optimizer", "metric", "discriminator", "task", "editing",
     "core/test_op.py", "core/test_network.py", "core/test_command.py",
@@ -27,10 +33,13 @@ FAST = (  # rooms and files of `pytest -m fast`, for the hand: within a minute, 
 if "OMP_NUM_THREADS" not in os.environ:
     beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))  # test processes on this machine
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1) // beside))
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the fast ring."""
+    """Mark the fast ring; long files first."""
+    place_of = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda i: place_of.get(i.path.relative_to(ROOT).as_posix(), len(FIRST)))
     for item in items:
         place = item.path.relative_to(ROOT)
         ours = any(place.is_relative_to(name) for name in FAST)
@@ -65,6 +74,13 @@ def own_randomness() -> Iterator[None]:
     random.setstate(before[0])
     np.random.set_state(before[1])
     torch.set_rng_state(before[2])
+
+
+@pytest.fixture(autouse=True)
+def warm_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of an evaluation are forked from one that has imported everything, as `launch_ready`'s
+    are; those of a command that a test types start from nothing."""
+    monkeypatch.setattr("ganinv.evaluation.ranks.START", "forkserver")
 
 
 @pytest.fixture(autouse=True)

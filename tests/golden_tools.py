@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,30 @@ import torch
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+_kept: dict[str, Tensor] | None = None
+
+
+@contextmanager
+def kept_between_cases() -> Iterator[None]:
+    """Within, a tensor of the same rule is drawn once for all cases: large networks of several
+    cases share most of theirs."""
+    global _kept
+    _kept = {}
+    yield
+    _kept = None
+
+
+def _filled(key: str, entry: dict[str, Any]) -> Tensor:
+    rule = f"{key} {entry['shape']} {entry['mean']} {entry['std']}"
+    if _kept is not None and rule in _kept:
+        return _kept[rule]
+    value = np.asarray(entry["mean"] + entry["std"] * _normal(key, entry["shape"]))
+    tensor = torch.from_numpy(value.astype(np.float32))
+    if _kept is not None:
+        _kept[rule] = tensor
+    return tensor
 
 
 def _normal(name: str, shape: list[int]) -> np.ndarray:
@@ -42,8 +68,7 @@ class Case:
         state = {}
         for key, entry in self.spec["state"].items():
             if "mean" in entry:
-                value = np.asarray(entry["mean"] + entry["std"] * _normal(key, entry["shape"]))
-                state[key] = torch.from_numpy(value.astype(np.float32))
+                state[key] = _filled(key, entry)
             elif key in self.arrays:
                 state[key] = torch.from_numpy(self.arrays[key])
             elif "value" in entry:

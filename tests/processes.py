@@ -13,8 +13,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 from tests.faults import sitecustomize as faults
 from tests.runs import ROOT
 
@@ -84,8 +82,8 @@ def torchrun(*options: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "torch.distributed.run", *options)
 
 
-_server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload([__name__])
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload([__name__])
 
 
 def launch_ready(
@@ -107,11 +105,9 @@ def launch_ready(
         place = elastic | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} if ranks > 1 else {}
         words = [f"trainer.devices={ranks}", f"run_dir={folder}", *arguments]
         given = (words, fault, said, environment(fault) | place)
-        processes.append(_server.Process(target=_run, args=given))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # for the server, which starts with the first
-        for process in processes:
-            process.start()
+        processes.append(server.Process(target=_run, args=given))
+    for process in processes:
+        process.start()
     for process in processes:
         process.join(300)
     codes = [process.exitcode for process in processes]
@@ -130,7 +126,7 @@ def command_ready(entry: str, arguments: list[str], folder: Path, code: int = 1)
     """`python <entry> arguments`, forked as `launch_ready` forks; what it said."""
     said = folder / "said.txt"
     said.write_text("")
-    process = _server.Process(target=_run, args=(arguments, "", said, environment(), entry))
+    process = server.Process(target=_run, args=(arguments, "", said, environment(), entry))
     process.start()
     process.join(300)
     assert process.exitcode == code, f"exit code {process.exitcode}\n{said.read_text()}"

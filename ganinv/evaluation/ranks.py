@@ -25,6 +25,7 @@ from ganinv.run.launch import rank_info, resolve_size, store
 from ganinv.run.logs import Lines
 
 POLL = 0.2  # seconds
+START = "spawn"  # of the processes that rank 0 starts: a fork would inherit torch's threads
 Compute = Callable[[Work, list[int]], Iterable[tuple[int, dict[str, Tensor], dict[str, Any]]]]
 
 
@@ -163,7 +164,7 @@ class _Helpers:
     """The other processes, where there is no launcher; they end with this one, however it ends."""
 
     def __init__(self, work: Work, job: Job, ranks: Ranks, shares: list[list[int]]) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+        context: Any = multiprocessing.get_context(START)
         self._threads = torch.get_num_threads()
         threads = max(1, self._threads // ranks.size)
         self.running: list[tuple[int, Any, Connection]] = []

@@ -19,7 +19,7 @@ from tests.cli.commands import ok, refused
 from tests.generator.nvidia_files import content, dump
 from tests.interop.models import TINY, model_of, stylegan2
 from tests.interop.test_plain import idinvert_model
-from tests.runs import ROOT, overrides, run
+from tests.runs import ROOT, overrides, plain_overrides, run
 
 # ------------------------------------------------------------------ a training checkpoint
 
@@ -54,7 +54,7 @@ def test_the_checkpoint_of_every_method(trained, tmp_path, capsys, method):
     """The bundle's codes are the method's."""
     checkpoint, generator = trained
     cache = generator.parent / "cache"
-    run([*overrides(method, generator, cache), f"run_dir={tmp_path / 'run'}",
+    run([*plain_overrides(method, generator, cache), f"run_dir={tmp_path / 'run'}",
          "trainer.max_kimg=0.008"])  # fmt: skip
     checkpoint, file = tmp_path / "run/checkpoints/last.ckpt", tmp_path / "m.safetensors"
     ok(capsys, "export", checkpoint, "--to", "safetensors", "--out", file)

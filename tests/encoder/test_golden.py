@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,9 +11,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ganinv.encoder.e4e import Encoder4Editing
 from ganinv.encoder.psp import GradualStyleEncoder, WEncoder, WPlusEncoder
-from tests.golden_tools import Case, case
+from tests.golden_tools import Case, case, kept_between_cases
 
 TOLERANCE = 1e-5  # relative L2; float32
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kept() -> Iterator[None]:
+    with kept_between_cases():
+        yield
 
 
 def build(kind: type[nn.Module], num_ws: int) -> nn.Module:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.processes import environment, finished, torchrun
-from tests.runs import ROOT, overrides, run
+from tests.runs import ROOT, plain_overrides, run
 
 SLOW = """
 import runpy, sys, time
@@ -27,7 +27,7 @@ def checkpoint(assets, tmp_path_factory):
     """Its dataset has a loading process, which every process that is started starts, too."""
     folder = tmp_path_factory.mktemp("ranks") / "run"
     extra = ["trainer.max_kimg=0.004", "dataset.num_workers=1"]
-    run([*overrides("psp", *assets), f"run_dir={folder}", *extra])
+    run([*plain_overrides("psp", *assets), f"run_dir={folder}", *extra])
     return folder / "checkpoints" / "last.ckpt"
 
 

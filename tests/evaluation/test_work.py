@@ -4,8 +4,6 @@ this command's."""
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from ganinv.core.errors import ConfigError, DataError, RunError
 from ganinv.evaluation import work as work_module
 from ganinv.evaluation.ranks import Ranks, carry_out, ranks_of
 from ganinv.evaluation.work import Work, cut
-from tests.processes import environment
+from tests.processes import server
 
 ALONE = Ranks(0, 1, 0, external=False)
 SETTINGS = {"command": "toy", "seed": 1}
@@ -75,26 +73,18 @@ def test_processes_change_nothing(tmp_path):
     assert list((tmp_path / "1").iterdir()) == []
 
 
-SCRIPT = """
-from pathlib import Path
-from tests.evaluation.test_work import Ranks, Toy, done
-if __name__ == "__main__":
-    done(Path({folder!r}), Ranks(0, {ranks}, 0, external=False), Toy(pause=0.4))
-"""
-
-
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_and_started_again_is_as_if_it_was_not(tmp_path, ranks):
     """SIGKILL between two batches; its helpers end with it; the batches that are there stay."""
-    folder, script = tmp_path / "killed", tmp_path / "script.py"
-    script.write_text(SCRIPT.format(folder=str(folder), ranks=ranks))
-    process = subprocess.Popen([sys.executable, script], env=environment())
+    folder, given = tmp_path / "killed", (Ranks(0, ranks, 0, external=False), Toy(pause=0.4))
+    process = server.Process(target=done, args=(tmp_path / "killed", *given))
+    process.start()
     until = time.time() + 60
     while not list(folder.glob(".parts/0*.safetensors")) and time.time() < until:
         time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
-    process.wait()
+    process.join()
     while any(_runs(child) for child in children):
         assert time.time() < until, "a helper outlived the process that started it"
         time.sleep(0.05)

@@ -39,9 +39,9 @@ def image(position: int) -> Tensor:
     return torch.nn.functional.interpolate(blocks, 64, mode="bilinear")[0].byte()
 
 
-def batches(synthetic: bool) -> Iterator[dict[str, Any]]:
-    """STEPS batches, as a data source yields them."""
-    for step in range(STEPS):
+def batches(synthetic: bool, steps: int = STEPS) -> Iterator[dict[str, Any]]:
+    """Batches as a data source yields them."""
+    for step in range(steps):
         position = torch.arange(step * BATCH, (step + 1) * BATCH)
         drawn = {"image": torch.stack([image(int(p)) for p in position])}
         rest = {"key": [str(int(p)) for p in position], "position": position}
@@ -108,11 +108,12 @@ def trained_steps(
     return built, recorder.steps
 
 
-def curves_of(method: str, generator_file: Path) -> Curves:
+def curves_of(method: str, generator_file: Path, steps: int = STEPS) -> Curves:
     """Name -> its values over the steps, None where it was not measured."""
-    _, steps = trained_steps(method, generator_file, list(batches(method == "bdinvert")))
-    names = sorted({name for step in steps for name in step})
-    return {name: [step.get(name) for step in steps] for name in names}
+    data = list(batches(method == "bdinvert", steps))
+    _, measured = trained_steps(method, generator_file, data)
+    names = sorted({name for step in measured for name in step})
+    return {name: [step.get(name) for step in measured] for name in names}
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
 """Who started us, and the files in docker/: what they name exists, what they pass is understood."""
 
+import atexit
 import os
 import platform
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 import zipfile
 
 import pytest
@@ -14,10 +14,11 @@ import yaml
 from torch.distributed.run import get_args_parser
 
 from ganinv.core.errors import ConfigError
+from ganinv.run import folder as run_folder
 from ganinv.run.folder import begin, newest_unfinished, open_run
 from ganinv.run.launch import rank_info, resolve_size
 from ganinv.run.status import processes, read_state, update_state
-from tests.processes import environment
+from tests.processes import server
 from tests.runs import ROOT, composed
 
 DOCKER = ROOT / "docker"
@@ -213,21 +214,26 @@ def _checkpoint(folder):
 
 def test_names_are_unique_among_processes_too(tmp_path):
     """Three at once; those that are refused leaves nothing."""
-    code = (
-        "from tests.runs import composed; from ganinv.run import folder; import sys, os\n"
-        "folder.time.strftime = lambda form: '20260101-000000'\n"
-        f"run = folder.open_run(composed(['logger=csv', 'runs={tmp_path}']))\n"
-        "print(run.folder.name, flush=True); sys.stdin.read()\n"
-    )
-    command = [sys.executable, "-c", code]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(command, env=environment(), cwd=ROOT, **pipes) for _ in range(3)]
-    names = {process.stdout.readline().strip() for process in started}
-    assert names == {f"20260101-000000-psp-avatars64{n}" for n in ("", "_2", "_3")}
+    ends = [server.Pipe() for _ in range(3)]
+    started = [server.Process(target=_name_a_run, args=(tmp_path, end)) for _, end in ends]
     for process in started:
-        process.communicate()
-        assert process.returncode == 0
+        process.start()
+    names = {ours.recv() for ours, _ in ends}
+    assert names == {f"20260101-000000-psp-avatars64{n}" for n in ("", "_2", "_3")}
+    for (ours, _), process in zip(ends, started, strict=True):
+        ours.send("go")
+        process.join(60)
+        assert process.exitcode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def _name_a_run(runs, end):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folder.time, "strftime", lambda form: "20260101-000000")
+        opened = open_run(composed(["logger=csv", f"runs={runs}"]))
+        end.send(opened.folder.name)
+        end.recv()
+    atexit._run_exitfuncs()  # as at the end of an interpreter
 
 
 def test_a_run_of_a_longer_name_is_another_one(tmp_path):

@@ -34,12 +34,20 @@ from ganinv.run.folder import ENVIRONMENT
 from ganinv.run.status import read_state
 from tests.generator.test_stylegan3 import tiny as stylegan3
 from tests.processes import can_mount, finished, start
-from tests.runs import METHODS, composed, differences, overrides, run, tiny_generator_file
+from tests.runs import (
+    METHODS,
+    composed,
+    differences,
+    overrides,
+    plain_overrides,
+    run,
+    tiny_generator_file,
+)
 
 
-def trained(method, assets, folder, *extra):
+def trained(method, assets, folder, *extra, words=plain_overrides):
     os.environ.pop(ENVIRONMENT, None)
-    run([*overrides(method, *assets), f"run_dir={folder}", *extra])
+    run([*words(method, *assets), f"run_dir={folder}", *extra])
     return folder / "checkpoints" / "last.ckpt"
 
 
@@ -100,7 +108,7 @@ def frozen_batch_norm():
 @pytest.mark.parametrize("method", METHODS)
 def test_training_moves_the_players_and_nothing_else(method, assets, tmp_path):
     last = trained(method, assets, tmp_path / "run", "trainer.max_kimg=0.016")
-    cfg = composed(overrides(method, *assets))
+    cfg = composed(plain_overrides(method, *assets))
     pl.seed_everything(cfg.seed, verbose=False)
     start = build_method(cfg, instantiate(cfg.generator)).state_dict()
     state = read_checkpoint(last)["state_dict"]
@@ -147,7 +155,7 @@ def test_a_signal_leaves_a_resumable_checkpoint(assets, tmp_path, monkeypatch, c
 
 
 def test_what_a_run_leaves_behind(assets, tmp_path):
-    folder = trained("psp", assets, tmp_path / "run").parents[1]
+    folder = trained("psp", assets, tmp_path / "run", words=overrides).parents[1]
     assert {"config.yaml", "metrics.csv", "checkpoints", "grids", "finished"} <= set(
         os.listdir(folder)
     )

@@ -18,7 +18,7 @@ from ganinv.cli.main import main
 from ganinv.run import folder as run_folder
 from ganinv.run.status import KINDS, look_at_state, processes, read_state, update_state
 from tests.processes import launch_ready
-from tests.runs import overrides
+from tests.runs import plain_overrides
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
@@ -33,7 +33,7 @@ def test_a_resumed_run_is_the_same_wandb_run_and_no_secret_is_written(
     """Offline: both parts carry the id that the run's folder keeps, though it was moved."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    arguments = [a for a in overrides("e4e", *assets) if a != "logger=csv"]
+    arguments = [a for a in plain_overrides("e4e", *assets) if a != "logger=csv"]
     arguments += ["logger.offline=true", "dataset.batch_size=2"]
     first = tmp_path / "first"
     said = launch_ready([*arguments, "trainer.max_kimg=0.008"], first, ranks=2)

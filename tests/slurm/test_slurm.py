@@ -18,7 +18,7 @@ import pytest
 from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.status import read_state
 from tests.processes import environment
-from tests.runs import ROOT, overrides, tiny_generator_file
+from tests.runs import ROOT, plain_overrides, tiny_generator_file
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ddp]
 START = ROOT / "tests" / "slurm" / "start.sh"
@@ -46,7 +46,7 @@ def arguments(tmp_path_factory):
     """Small runs over whatever ranks SLURM starts; the faces are drawn by the first one."""
     folder = tmp_path_factory.mktemp("assets")
     return [
-        *overrides("psp", tiny_generator_file(folder), folder / "cache"),
+        *plain_overrides("psp", tiny_generator_file(folder), folder / "cache"),
         *RANKS,
         "trainer.threads=1",
         "dataset.batch_size=2",

@@ -20,7 +20,7 @@ from ganinv.run.checkpoint import read_checkpoint
 from tests import runs
 from tests.dataset.sets import spoil
 from tests.processes import launch_ready
-from tests.runs import METHODS, composed, overrides
+from tests.runs import METHODS, composed, plain_overrides
 
 SHARE = 0.005  # of what training moved; Adam and Ranger make much of rounding in small gradients
 CASES = [(method, ranks, 1) for method in METHODS for ranks in (2, 4)] + [("e4e", 2, 2)]
@@ -32,7 +32,7 @@ def uneven(assets, tmp_path_factory):
     cache = tmp_path_factory.mktemp("uneven")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AvatarData, "PER_SHARD", 7)
-        data = instantiate(composed(overrides("psp", assets[0], cache)).dataset)
+        data = instantiate(composed(plain_overrides("psp", assets[0], cache)).dataset)
         data.prepare_data()
     assert len(list(data.root.glob("train/*.tar"))) == 3
     return assets[0], cache
@@ -46,7 +46,7 @@ def launch(arguments, folder, **more):
 
 def arguments(method, assets, batch_size, *extra):
     common = [
-        *overrides(method, *assets),
+        *plain_overrides(method, *assets),
         "trainer.sync_batchnorm=true",
         f"dataset.batch_size={batch_size}",
         "trainer.max_kimg=0.02",
@@ -124,7 +124,7 @@ def test_on_another_number_of_ranks_no_image_comes_twice_before_all_came(uneven,
 def test_a_rank_without_an_image_to_validate_on_ends_all_of_them(method, assets, tmp_path):
     """Else the others would wait for its rows: too few images are refused at the start, a rank that
     can read none of its own ends the run."""
-    words = [*overrides(method, assets[0], tmp_path), "dataset.batch_size=2"]
+    words = [*plain_overrides(method, assets[0], tmp_path), "dataset.batch_size=2"]
     words += ["method.fid.backbone.weights=null"] * (method == "gan")
     words = [word for word in words if word not in ("method.fid=null", "dataset.num_val=6")]
     said = launch_ready([*words, "dataset.num_val=1"], tmp_path / "few", ranks=2, code=None)

@@ -11,7 +11,7 @@ from ganinv.cli.runs import condition
 from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.status import read_state
 from tests.processes import finished, launch, launch_ready, start, torchrun
-from tests.runs import differences, overrides
+from tests.runs import differences, plain_overrides
 
 pytestmark = [pytest.mark.ddp]
 TWO = ["trainer.devices=2", "dataset.batch_size=2"]
@@ -20,7 +20,7 @@ TWO = ["trainer.devices=2", "dataset.batch_size=2"]
 @pytest.fixture(scope="module")
 def common(assets):
     """e4e: two players, pools, opening stages, each rank's own batch statistics."""
-    return overrides("e4e", *assets)
+    return plain_overrides("e4e", *assets)
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from ganinv.method.base import Method
 from ganinv.run.checkpoint import read_checkpoint
 from tests import runs
 from tests.processes import launch_ready
-from tests.runs import METHODS, overrides
+from tests.runs import METHODS, overrides, plain_overrides
 
 
-def arguments(method, assets, sync):
+def arguments(given, sync):
     words = ["trainer.precision=bf16-mixed", f"trainer.sync_batchnorm={str(sync).lower()}"]
-    return [*overrides(method, *assets), *words, "trainer.max_kimg=0.008"]
+    return [*given, *words, "trainer.max_kimg=0.008"]
 
 
 def sound(folder):
@@ -32,7 +32,7 @@ def sound(folder):
 @pytest.mark.parametrize("sync", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 def test_on_one_rank(method, sync, assets, tmp_path):
-    runs.run([*arguments(method, assets, sync), f"run_dir={tmp_path / 'run'}"])
+    runs.run([*arguments(overrides(method, *assets), sync), f"run_dir={tmp_path / 'run'}"])
     sound(tmp_path / "run")
 
 
@@ -40,7 +40,7 @@ def test_on_one_rank(method, sync, assets, tmp_path):
 @pytest.mark.parametrize("sync", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 def test_on_two_ranks(method, sync, assets, tmp_path):
-    words = [*arguments(method, assets, sync), "dataset.batch_size=2"]
+    words = [*arguments(plain_overrides(method, *assets), sync), "dataset.batch_size=2"]
     launch_ready(words, tmp_path / "run", ranks=2)
     sound(tmp_path / "run")
 
