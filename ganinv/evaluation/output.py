@@ -171,6 +171,7 @@ def facts_of(measurement: Measurement) -> dict[str, Any]:
         "generator": opened.generator.source,
         "generator_sha256": opened.generator.sha256,
         "dataset": data.get("root") or data["_target_"].rsplit(".", 1)[-1],
+        **{name: data[name] for name in ("shift", "angle") if name in data},
         "split": cfg.split,
         "batch_size": cfg.batch_size,
         "precision": cfg.trainer.precision,

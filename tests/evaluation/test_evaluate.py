@@ -5,6 +5,7 @@ import json
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -16,6 +17,7 @@ from ganinv.cli.main import main
 from ganinv.config.build import build_part
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.core.image import to_uint8, to_unit
+from ganinv.dataset.avatars import draw
 from ganinv.evaluation.measure import Stopwatch
 from ganinv.evaluation.open import load_trained
 from ganinv.evaluation.output import _seconds, notes_of
@@ -92,6 +94,19 @@ def _data(trained, checkpoint):
     data = build_part(trained.cfg, "dataset")
     data.prepare_data()
     return data
+
+
+def test_moved_faces_are_evaluated_where_they_are(checkpoint, tmp_path):
+    """The report says how far; its pictures are the drawings, moved."""
+    output = tmp_path / "o"
+    evaluated(f"checkpoint={checkpoint}", "dataset=avatars64_moved", "dataset.shift=[4,8]",
+              f"dataset.cache={tmp_path}", "dataset.num_test=1", "metric=[distortion]",
+              f"output={output}")  # fmt: skip
+    content = json.loads((output / "metrics.json").read_text())
+    assert content["shift"] == [4, 8] and content["angle"] == 0 and content["images"] == 1
+    face, _ = draw(20_000_000, 64)
+    grid = np.asarray(Image.open(output / "grid-encode.png"))
+    assert np.array_equal(grid[2 + 4 : 2 + 64, 2 + 8 : 2 + 64], face[:-4, :-8])
 
 
 def test_a_report_is_never_written_over(checkpoint, tmp_path):

@@ -217,6 +217,30 @@ def test_refusals_before_the_first_step():
         image2stylegan(model, start=Encode(model=tiny.model()))
 
 
+def test_the_domain_term_by_formula_and_its_ablation():
+    """|E(G(wp)) - wp|^2 by its formula; without it the method is Image2StyleGAN from E's code."""
+    model = tiny.model()
+    target = tiny.target(model, "ab")
+    method = domain_regularised(model)
+    leaves, known = method.start(target)
+    assert torch.equal(leaves["wp"], model.encode(target.s))
+    wp = leaves["wp"] + 0.1 * torch.randn_like(leaves["wp"])
+    image = model.render(wp)
+    values = method.losses(target, {"wp": wp}, known, image, 0)
+    expected = (model.encode(image) - wp).square().mean((1, 2))
+    torch.testing.assert_close(values["domain"], expected)
+    assert method.weights()["domain"] == 2.0 and expected.min() > 0
+    without = domain_regularised(model, domain_weight=0.0)
+    without(target)
+    assert (without.trace.values["domain"] == 0).all()
+    plain = image2stylegan(model, start=Encode(model=model), lr=0.02)
+    torch.testing.assert_close(without(target).wp, plain(target).wp, rtol=0, atol=1e-9)
+    with_term = method(target).wp
+    near, far = ((model.encode(model.render(wp)) - wp).square().mean()
+                 for wp in (with_term, without(target).wp))  # fmt: skip
+    assert near < far
+
+
 def test_the_domain_term_wants_images_of_the_encoder_s_size():
     model = tiny.model()
     target = tiny.target(model, "ab")
