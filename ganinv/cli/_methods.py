@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.core.errors import ConfigError, explain
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from ganinv.inversion.model import Model
     from ganinv.task.task import Task
 
-CONF = Path(__file__).parents[2] / "conf"
 STARTS = {"pti": "pivot", "clone": "pivot"}  # others call it start
 GROUPS = ("loss",)  # that may be set beside the method's own keys
 ENCODE = "encode"
@@ -38,14 +36,9 @@ def config_of(method: str, start: str | None, settings: list[str]) -> DictConfig
 
     from ganinv.config.check import check_config
     from ganinv.config.command import refusal, unknown_choice
+    from ganinv.config.folder import CONF, choices
 
-    folder = CONF / "inversion"
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if not known:
-        raise ConfigError(
-            explain(f"--method with no {folder}", "ganinv's own checkout, which has conf/",
-                    "install it from there: pip install -e .")
-        )  # fmt: skip
+    known = choices("inversion")
     for option, name in (("method", method), ("start", start)):
         if name is not None and name not in known and name not in ("w_avg", "random"):
             told = str(unknown_choice("inversion", name, known))

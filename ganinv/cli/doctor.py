@@ -64,8 +64,9 @@ def machine() -> list[tuple[str, str]]:
     import torch
 
     from ganinv import __version__
+    from ganinv.config.folder import CONF
 
-    rows = [("ganinv", __version__), ("Python", platform.python_version())]
+    rows = [("ganinv", __version__), ("configs", str(CONF)), ("Python", platform.python_version())]
     rows += [(name, _version(name)) for name in PACKAGES]
     rows += [("system", platform.platform()), ("CPU cores", str(os.cpu_count()))]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -110,12 +111,12 @@ def generators() -> list[tuple[str, str, str]]:
     """Every conf/generator file that names weights."""
     from omegaconf import OmegaConf
 
+    from ganinv.config.folder import CONF
     from ganinv.core.errors import WeightsMissing
     from ganinv.generator.importer.load import find
 
     rows = []
-    folder = Path(__file__).parents[2] / "conf" / "generator"
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted((CONF / "generator").glob("*.yaml")):
         cfg = OmegaConf.load(path)
         if "weights" not in cfg or OmegaConf.is_missing(cfg, "weights"):
             continue

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ganinv.core.command import override, printable
+from ganinv.core.command import entry, override, printable
 
 WIDTH = 160  # of a table that goes to no terminal
 SILENT = 600.0  # seconds without a heartbeat after which a run on another machine counts as dead
@@ -94,18 +94,19 @@ def condition(state: dict[str, Any]) -> str:
 
 def resume_command(folder: Path, state: dict[str, Any]) -> str:
     """What starts a run again where it stood: its own command, in its own folder, ready to be
-    pasted. Only train.py's is handed on: a file may hold anything."""
+    pasted. Only a training's is handed on: a file may hold anything."""
     try:
         words = shlex.split(state.get("command", ""))
     except ValueError:
         words = []
     start, rest = words[:2], words[2:]
-    ours = start[:1] == ["python"] and start[1:] and Path(start[1]).name == "train.py"
+    script = start[:1] == ["python"] and start[1:] and Path(start[1]).name == "train.py"
+    ours = script or start == ["ganinv", "train"]
     place = str(folder.resolve())
     if printable(place, len(place)) != place:
         return f"(no terminal takes this name: rename the folder) {printable(place)}"
     if not ours or printable(state["command"]) != state["command"]:
-        return f"(started by another program) train.py ... {override('run_dir', place)}"
+        return f"(started by another program) {entry('train')} ... {override('run_dir', place)}"
     kept = [word for word in rest if not word.startswith(("resume=", "run_dir="))]
     return f"{shlex.join([*start, *kept])} {override('run_dir', place)} resume=auto"
 

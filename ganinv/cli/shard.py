@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.cli._align_options import add_align, align_settings, aligned, detector_with_align
+from ganinv.core.command import entry
 from ganinv.core.errors import ConfigError, DataError, explain
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         out = shlex.quote(str(args.out))
         data = f"dataset=shards dataset.root={out} dataset.image_size={edges}"
         data += _task(read_index(args.out / "train"))
-        _say(f"Train:  python train.py {data} generator=...")
+        _say(f"Train:  {entry('train')} {data} generator=...")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from hydra.utils import get_object
@@ -67,8 +68,23 @@ def check_config(cfg: DictConfig) -> None:
         _check_value("dry.batch_size", "batch_size", container["dry"].get("batch_size"), int)
     for path, node in _parts(container, ""):
         _check_part(path, node)
+    check_tensorboard(container.get("logger"))
     if "method" in container:
         _check_parts_of_method(container)
+
+
+def check_tensorboard(logger: Any) -> None:
+    """Refuse a logger whose package is not installed.
+
+    Raises:
+        ConfigError: saying how it is.
+    """
+    asked = isinstance(logger, dict) and logger.get("tensorboard") is True
+    if asked and find_spec("tensorboard") is None:
+        raise ConfigError(
+            explain("logger.tensorboard=true without the package tensorboard", "the package",
+                    "pip install tensorboard, or take another logger")
+        )  # fmt: skip
 
 
 def _parts(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

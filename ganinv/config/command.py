@@ -1,4 +1,4 @@
-"""The command line of train.py and evaluate.py: what Hydra cannot compose ends in one sentence.
+"""The command line of a training and an evaluation: what Hydra cannot compose ends in one sentence.
 
 Hydra's own words on a command are a parser's ("mismatched input '('"); these say what to type.
 """
@@ -12,25 +12,75 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from ganinv.config.folder import CONF, choices
 from ganinv.core.errors import ConfigError, explain
 
 FULL = "HYDRA_FULL_ERROR"
 DERIVED = ("encoder", "loss", "discriminator", "preset")  # groups whose choice follows others
 
 
-def run_command(main: Callable[[], None]) -> None:
-    """Run a Hydra application. Its errors of composition are told in a sentence; with
-    HYDRA_FULL_ERROR=1, as they are. preset=null, which Hydra does not take, is preset=none."""
-    sys.argv[1:] = ["preset=none" if word == "preset=null" else word for word in sys.argv[1:]]
+def run_command(task: Callable[[DictConfig], None], entry: str, words: Sequence[str]) -> None:
+    """Compose a config and hand it to a task, as a Hydra application does. Errors of composition
+    are told in a sentence; with HYDRA_FULL_ERROR=1, as they are. preset=null, which Hydra does not
+    take, is preset=none.
+
+    Hydra reads `sys.argv`, which is the process's own again when the task begins: it is what ranks
+    are started with, and what the run's folder keeps.
+
+    Args:
+        task: what a config is for.
+        entry: train or evaluate: the config's name.
+        words: of the command line.
+    """
+    typed = sys.argv
+
+    @wraps(task)
+    def with_own_words(cfg: DictConfig) -> None:
+        if sys.argv[:1] == typed[:1]:  # not in a job that another program started
+            sys.argv = typed
+        task(cfg)
+
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=entry)(with_own_words)
+    words = ["preset=none" if word == "preset=null" else word for word in words]
+    sys.argv = [typed[0], *options_first(words)]
+    try:
+        _told(main)
+    finally:
+        sys.argv = typed
+
+
+def options_first(words: Sequence[str]) -> list[str]:
+    """The same words, --config-dir and the like before the overrides. Hydra takes options at either
+    end, but not between overrides; Lightning adds overrides to the words of the ranks it starts."""
+    actions = {o: a for a in get_args_parser()._actions for o in a.option_strings}
+    options: list[str] = []
+    overrides: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if (action := actions.get(word)) is None:
+            (options if word.partition("=")[0] in actions else overrides).append(word)
+            continue
+        options.append(word)
+        known = action.choices or ()  # of --info, whose value may be left out
+        if rest and (action.nargs is None or (action.nargs == "?" and rest[0] in known)):
+            options.append(rest.pop(0))
+    return [*options, *overrides]
+
+
+def _told(main: Callable[[], None]) -> None:
     if os.environ.get(FULL) == "1":
         main()
         return
@@ -69,8 +119,7 @@ def refusal(error: Exception) -> ConfigError:
         return ConfigError(unreadable(error.override))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
-        shipped = (Path(sys.argv[0]).resolve().parent / "conf" / group).glob("*.yaml")
-        return unknown_choice(group, choice, error.options or [path.stem for path in shipped])
+        return unknown_choice(group, choice, error.options or choices(group))
     if str(error).startswith("Ambiguous value for argument "):
         return ConfigError(unreadable(str(error).split("'")[1]))
     cause = error.__cause__
@@ -158,7 +207,7 @@ def check_typed(words: Sequence[str]) -> None:
     printed = any(word.partition("=")[0] in ("--cfg", "-c") for word in words)
     if not printed or any("searchpath" in word for word in words):
         return
-    folders = [Path(sys.argv[0]).resolve().parent / "conf"]
+    folders: list[Path] = []
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
         if option in ("--config-dir", "-cd"):
@@ -166,8 +215,7 @@ def check_typed(words: Sequence[str]) -> None:
     for word in words:
         group, equals, choice = word.lstrip("+").partition("=")
         if group in DERIVED and re.fullmatch(r"\w[\w.-]*", choice) and choice != "null":
-            found = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
-            if choice not in found:
+            if choice not in (found := choices(group, *folders)):
                 raise unknown_choice(group, choice, found)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from ganinv.config.build import build_method, build_part
 from ganinv.config.start import START
 from ganinv.config.stored import StoredConfig, check_networks, stored_generator
+from ganinv.core.command import entry
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explain, shown
 from ganinv.core.network import refused_as_malformed
 from ganinv.core.safe.io import read_metadata, sha256_file
@@ -69,7 +70,7 @@ class Opened:
                 explain(f"{self.path} ({self.words}), which has no encoder from images to W+",
                         "a model with an encoder",
                         "pass the checkpoint of one, or train one on this generator: "
-                        "python train.py")
+                        f"{entry('train')}")
             )  # fmt: skip
         return self.network
 

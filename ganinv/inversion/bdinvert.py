@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ganinv.core.command import entry
 from ganinv.core.errors import ConfigError, WeightsError, explain, named
 from ganinv.core.interface import Inversion, Target
 from ganinv.core.network import filled, refused_as_malformed
@@ -41,7 +42,7 @@ from ganinv.loss.term import Term
 
 SETTINGS = ("side", "channels", "input_nc", "channel_base", "channel_max")
 TRAIN = (
-    "python train.py method=bdinvert with the same generator, then "
+    f"{entry('train')} method=bdinvert with the same generator, then "
     "inversion.bdinvert.base_code=CHECKPOINT"
 )
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from ganinv.core.command import override
+from ganinv.core.command import entry, override
 from ganinv.core.image import to_unit
 from ganinv.core.interface import Batch
 from ganinv.core.latent import repeat_w
@@ -182,4 +182,4 @@ class GAN(Method):
         path = Path(checkpoint).with_name("generator.safetensors")
         save_bundle(path, self.G_ema, {"kimg": self.images_seen / 1000, "seed": self.seed}, self.D)
         weights = override("generator.weights", path)
-        return [f"python train.py generator=stylegan2 {weights}"]
+        return [f"{entry('train')} generator=stylegan2 {weights}"]

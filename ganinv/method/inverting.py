@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from ganinv.core.command import override
+from ganinv.core.command import entry, override
 from ganinv.core.interface import Batch, Generator, Noise
 from ganinv.inversion.model import Model
 from ganinv.loss.term import Losses, Terms
@@ -169,4 +169,4 @@ class EncoderMethod(Method):
 
     def next_commands(self, checkpoint: str) -> list[str]:
         """What a user would type next."""
-        return [f"python evaluate.py {override('checkpoint', checkpoint)}"]
+        return [f"{entry('evaluate')} {override('checkpoint', checkpoint)}"]

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from ganinv.core.command import entry
 from ganinv.core.errors import RunError, WeightsError, WeightsMissing, explain, named
 from ganinv.core.safe.io import load_tensors, write_atomic
 from ganinv.core.safe.torch_file import open_zip
@@ -38,7 +39,7 @@ def write_checkpoint(path: Path, content: memoryview) -> None:
                 f"the checkpoint {path} ({len(content) / 2**20:.1f} MiB) could not be written: "
                 f"{error.strerror or error}; {free} free there",
                 "a disk that takes it; the checkpoints written before are untouched",
-                "make room or make it writable, then python train.py <same options> resume=auto",
+                f"make room or make it writable, then {entry('train')} <same options> resume=auto",
             )
         ) from error
 

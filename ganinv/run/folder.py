@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ganinv.core.command import override
+from ganinv.core.command import entry, override
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.core.safe.io import write_atomic
 from ganinv.run.checkpoint import newest_sound
@@ -113,8 +113,13 @@ def _decide(cfg: DictConfig, here: RankInfo) -> dict[str, Any]:
     return {
         "folder": str(folder),
         "resume": None if resume is None else str(resume),
-        "wandb_id": read_state(folder).get("wandb_id") or secrets.token_hex(6),
+        "wandb_id": read_state(folder).get("wandb_id") or _given_id() or secrets.token_hex(6),
     }
+
+
+def _given_id() -> str | None:
+    """The id that a W&B sweep's agent gives a run."""
+    return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
 
 
 def _newest(folder: Path) -> Path | None:
@@ -260,7 +265,7 @@ def finish(run: Run, trainer: Any, method: Any) -> None:
     if method.interrupted:
         _say(
             f"\nInterrupted at {method.images_seen / 1000:.2f} kimg; saved {last}\n"
-            f"Continue:  python train.py <same options> {override('resume', last)}"
+            f"Continue:  {entry('train')} <same options> {override('resume', last)}"
         )
         if method.interrupted == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
             _requeue()

@@ -1,6 +1,6 @@
 """Who started this process, as which rank of how many, and where the ranks find one another.
 
-    script    python train.py: rank 0 starts the other ranks of its node itself
+    script    python train.py, ganinv train: rank 0 starts the other ranks of its node itself
     torchrun  one agent a node starts the ranks (also inside Kubernetes or an sbatch script)
     srun      SLURM starts every rank
 
@@ -23,6 +23,7 @@ from typing import Any
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
+from ganinv.core.command import entry
 from ganinv.core.errors import USER_ERRORS, ConfigError, explain
 
 DECISION = "GANINV_DECISION"  # what rank 0 decided, in the environment of the ranks it starts
@@ -120,7 +121,7 @@ def resolve_size(
             raise ConfigError(
                 explain(
                     f"trainer.num_nodes={num_nodes} and trainer.devices={devices} started by "
-                    "`python train.py`, which starts the ranks of one node only",
+                    f"`{entry('train')}`, which starts the ranks of one node only",
                     "torchrun or srun, which start the ranks of all nodes",
                     "see docs/CLUSTER.md, or use trainer=ddp on this node",
                 )

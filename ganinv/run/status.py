@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ganinv import __version__
+from ganinv.core.command import program
 from ganinv.core.safe.io import write_atomic
 
 NAME = "state.json"
@@ -130,7 +131,7 @@ def this_process() -> dict[str, Any]:
 
 def _words() -> list[str]:
     """The command line without what Lightning adds to the ranks that it starts."""
-    return [word for word in sys.argv if not word.startswith("hydra.")]
+    return [*program(), *(word for word in sys.argv[1:] if not word.startswith("hydra."))]
 
 
 def beginning(job: str, name: str, wandb_id: str, max_kimg: float) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def beginning(job: str, name: str, wandb_id: str, max_kimg: float) -> dict[str, 
         "name": name,
         "wandb_id": wandb_id,
         **this_process(),
-        "command": shlex.join(["python", *_words()]),
+        "command": shlex.join(_words()),
         "started_in": os.getcwd(),
         "max_kimg": max_kimg,
     }

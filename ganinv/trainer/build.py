@@ -14,6 +14,8 @@ from pytorch_lightning.loggers import Logger
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.run.launch import rank_info, resolve_size
+from ganinv.trainer.alerts import Alerts
+from ganinv.trainer.artifacts import Lineage
 from ganinv.trainer.batch_norm import SyncBatchNorm
 from ganinv.trainer.callbacks import StopAndValidate, Telemetry
 from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
@@ -101,6 +103,8 @@ def build_trainer(
             keep_best=keep_best,
         ),
         RunStatus(run_dir=run_dir),
+        Alerts(),
+        Lineage(),
         Progress(max_images=round(max_kimg * 1000)),
     ]
     if sync_batchnorm:

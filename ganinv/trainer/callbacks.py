@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 from torchvision.utils import save_image
 
@@ -143,6 +143,8 @@ class Telemetry(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_image("val/grid", [str(path)], step=seen)
+                elif isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image("val/grid", pl_module.grid, seen)
         self._restart(trainer, seen, time.perf_counter())
 
     def _restart(self, trainer: pl.Trainer, seen: int, now: float) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ganinv.config.check import check_config
-from ganinv.config.command import check_typed, quoted
+from ganinv.config.command import check_typed, options_first, quoted
 from ganinv.core.errors import ConfigError
 from tests.house.tree import groups, names
 from tests.processes import command_ready
@@ -104,6 +104,14 @@ def test_a_config_that_is_only_printed_names_what_is_there(tmp_path, monkeypatch
     for option in (["-c", "job"], ["--cfg=hydra"], ["--cfg", "all", "-cd", "elsewhere"]):
         with pytest.raises(ConfigError, match="loss=mine, which is not in conf/loss"):
             check_typed(["loss=mine", *option])
+
+
+def test_options_may_stand_between_overrides():
+    """Hydra refuses it; a rank's command has Lightning's overrides at its end."""
+    words = ["a=1", "--config-dir", "own", "b=2", "-m", "--cfg=job", "--info", "c=3", "~d"]
+    first = ["--config-dir", "own", "-m", "--cfg=job", "--info", "a=1", "b=2", "c=3", "~d"]
+    assert options_first(words) == first
+    assert options_first(["e=1", "--info", "config", "-cd"]) == ["--info", "config", "-cd", "e=1"]
 
 
 def test_files_of_a_users_own_are_found(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from ganinv.core.command import override, printable
+from ganinv.core.command import entry, override, printable
 
 TEXTS = [
     "/data/my runs/20260101", "/a=b", "/a,b", "/a(1)", "/it's", '/say "x"', "/a\\b", "/end\\",
@@ -54,3 +54,24 @@ def test_what_would_steer_a_terminal_is_shown_as_its_code():
     assert printable("a\x1b[31mred\x07") == "a\\x1b[31mred\\x07"
     assert printable("a\nb\r\u202ec\x9b") == "a\\nb\\r\\u202ec\\x9b"
     assert printable("grün 日本") == "grün 日本" and printable("x" * 9, 4) == "xxxx..."
+
+
+@pytest.mark.parametrize(
+    ("started", "packaged", "train", "evaluate"),
+    [
+        ("train.py", False, "python train.py", "python evaluate.py"),
+        ("../my clone/train.py", False, "python '../my clone/train.py'",
+         "python '../my clone/evaluate.py'"),
+        ("/venv/bin/ganinv", False, "ganinv train", "ganinv evaluate"),
+        ("/venv/bin/ganinv", True, "ganinv train", "ganinv evaluate"),
+        ("evaluate.py", True, "python train.py", "python evaluate.py"),  # of a clone beside it
+        ("notebook.py", True, "ganinv train", "ganinv evaluate"),
+        ("notebook.py", False, "python train.py", "python evaluate.py"),
+    ],
+)  # fmt: skip
+def test_what_is_advised_is_what_works_for_whoever_is_told(
+    started, packaged, train, evaluate, monkeypatch
+):
+    monkeypatch.setattr("sys.argv", [started])
+    monkeypatch.setattr("ganinv.core.command.installed", lambda: packaged)
+    assert (entry("train"), entry("evaluate")) == (train, evaluate)

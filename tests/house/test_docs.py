@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ganinv.cli.main import build_parser
+from ganinv.core.command import ENTRIES
 from tests.house.tree import CONF, ROOT, assert_none, at, composed, sources, tracked
 
 MARKDOWN = [p for name in ("README.md", "CONTRIBUTING.md") if (p := ROOT / name).is_file()]
@@ -143,6 +144,8 @@ def command_fault(command: str) -> str | None:
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         unknown = [w for w in words[1:] if "=" not in w and w[0] != "-" and w not in targets]
         return f"Makefile has no target {unknown[0]}" if unknown else None
+    if words[0] == "ganinv" and words[1] in ENTRIES:
+        words = ["python", f"{words[1]}.py", *words[2:]]
     if words[0] == "ganinv":
         return ganinv_fault(words)
     scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
@@ -282,6 +285,7 @@ def test_the_clone_stays_small() -> None:
         ("python train.py methd=e4e", "does not compose"),
         ("python train.py trainer.kimg=1", "does not compose"),
         ("python benchmarks/gone.py", "does not exist"),
+        ("ganinv train methd=e4e", "does not compose"),
         ("ganinv sharp SOURCE", "no such command"),
         ("ganinv shard SOURCE --sise 256", "has no --sise"),
         ("make gone", "no target"),

@@ -15,7 +15,11 @@ from ganinv.config.start import START
 from tests.house.tree import CONF, FLOORS, assert_none, at, built, composed, groups, names
 
 ELSEWHERE = {"logger": "trainer"}  # group -> the room of its code, where the names differ
-OVERLAYS = {"experiment", "preset"}  # what changes together; they build nothing of their own
+OVERLAYS = {
+    "experiment",
+    "preset",
+    "sweep",
+}  # of several groups; they build nothing
 MOUNT = re.compile(r"/(\w+)@([\w.]+)")  # /backbone@identity.backbone: arcface
 THIRD_PARTY = {"optimizer": "torch.optim."}
 INJECTED = {  # group or nested room -> constructor arguments that only exist at run time
@@ -27,7 +31,7 @@ INJECTED = {  # group or nested room -> constructor arguments that only exist at
     "inversion": {"model"},
     "editing": {"generator"},
     "trainer": {"run_dir", "loggers", "batch_size"},
-    "logger": {"run_dir", "run_id", "hyperparameters"},
+    "logger": {"run_dir", "run_id", "hyperparameters", "job_type"},
 }
 BUILDER = {"encoder": set(START)}  # room -> keys that the builder reads, not the constructor
 SPECIAL = {"_target_", "_partial_", "_convert_", "_recursive_"}

@@ -150,21 +150,31 @@ def test_no_state_ends_what_reads_it(tmp_path_factory, state):
 @pytest.mark.parametrize(
     "name", ["my runs", "a=b", "a,b", "a(1)", "it's", "${x}", "[x]", "ü#!", "\\"]
 )
-def test_the_command_to_go_on_can_be_pasted_from_any_folder(tmp_path, name):
+@pytest.mark.parametrize("start", ["python train.py", "ganinv train"])
+def test_the_command_to_go_on_can_be_pasted_from_any_folder(tmp_path, name, start):
     """Read by a shell's rules and by Hydra: the folder arrives as it is, and so does the rest."""
     folder = tmp_path / name
-    _run(folder, command="python train.py 'name=a b' resume=x run_dir=old method=e4e")
+    _run(folder, command=f"{start} 'name=a b' resume=x run_dir=old method=e4e")
     words = shlex.split(runs.resume_command(folder, read_state(folder)))
-    assert words[:4] == ["python", "train.py", "name=a b", "method=e4e"]
+    assert words[:4] == [*start.split(), "name=a b", "method=e4e"]
     parsed = OverridesParser.create().parse_overrides(words[2:])
     values = OmegaConf.create({p.key_or_group: p.value() for p in parsed})
     assert values.run_dir == str(folder) and values.resume == "auto" and values.name == "a b"
 
 
 @pytest.mark.parametrize(
-    "command", ["rm -rf ~", "python -c 'x'", "python evil.py", "python train.py 'a\x1b'", "'", ""]
+    "command",
+    [
+        "rm -rf ~",
+        "python -c 'x'",
+        "python evil.py",
+        "python train.py 'a\x1b'",
+        "'",
+        "",
+        "ganinv export x",
+    ],
 )
-def test_only_train_py_s_command_is_handed_on(tmp_path, command):
+def test_only_a_training_s_command_is_handed_on(tmp_path, command):
     _run(tmp_path / "run", command=command)
     said = runs.resume_command(tmp_path / "run", read_state(tmp_path / "run"))
-    assert said.startswith("(started by another program) train.py ... run_dir=")
+    assert said.startswith("(started by another program) python train.py ... run_dir=")
