@@ -13,8 +13,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ganinv.backbone.probe import ENOUGH, Look, write_probe
-from ganinv.cli._methods import CONF
 from ganinv.config.build import build_data
+from ganinv.config.folder import CONF
 from ganinv.config.probe import backbone
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_unit
