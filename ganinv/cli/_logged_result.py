@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ganinv.config.instantiate import instantiate
+from ganinv.core.errors import RunError, explain
 from ganinv.evaluation.report import error_map, grid, to_image
 from ganinv.evaluation.result import Picture, Result
 from ganinv.run.status import read_state
@@ -22,9 +23,23 @@ def log_result(cfg: DictConfig, result: Result, folder: Path) -> None:
         cfg: of the evaluation; its `logger` may be absent.
         result: what was found.
         folder: of the report; the logger writes there, too.
+
+    Raises:
+        RunError: a logger did not take it; the same command tries again, without measuring again.
     """
     if cfg.get("logger") is None:
         return
+    try:
+        _log(cfg, result, folder)
+    except Exception as error:  # of a server, or of a service in another process
+        raise RunError(
+            explain(f"the evaluation was not logged: {type(error).__name__}: {error}",
+                    f"a logger that takes it; the report is in {folder}",
+                    "the same command goes on from here; or leave logger out")
+        ) from error  # fmt: skip
+
+
+def _log(cfg: DictConfig, result: Result, folder: Path) -> None:
     facts: dict[str, Any] = {**result.facts, "images": result.images}
     facts["torch"] = str(facts["torch"])
     run = Path(cfg.checkpoint).resolve().parent.parent

@@ -52,7 +52,7 @@ def _bundle(checkpoint: Path) -> Path | None:
     path = checkpoint.with_suffix(".safetensors")
     try:
         write(open_model(checkpoint), "safetensors", path, None)
-    except USER_ERRORS as error:  # a base-code encoder is no model by itself
-        log.info("no bundle of %s: %s", checkpoint.name, error)
+    except (*USER_ERRORS, OSError) as error:  # a base-code encoder is no model by itself
+        log.warning("no bundle of %s: %s", checkpoint.name, error)
         return None
     return path
