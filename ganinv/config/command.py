@@ -86,6 +86,7 @@ def _told(main: Callable[[], None]) -> None:
         return
     os.environ[FULL] = "1"  # so that Hydra hands them on instead of printing them
     try:
+        check_loggers(sys.argv[1:])
         check_typed(sys.argv[1:])
         main()
     except ConfigError as error:
@@ -193,6 +194,19 @@ def check_choices() -> None:
             continue
         if choice not in (found := options_of(group)):
             raise unknown_choice(group, choice, found)
+
+
+def check_loggers(words: Sequence[str]) -> None:
+    """Refuse a list of loggers: Hydra would lay one file over the other, and the last one wins.
+
+    Raises:
+        ConfigError: naming the file that has both.
+    """
+    for word in words:
+        group, _, choice = word.lstrip("+").partition("=")
+        if group == "logger" and choice.startswith("["):
+            expected = f"one of {', '.join(sorted(choices(group)))}"
+            raise ConfigError(explain(word, expected, "logger=wandb_tensorboard has both"))
 
 
 def check_typed(words: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ganinv.config.check import check_config
-from ganinv.config.command import check_typed, options_first, quoted
+from ganinv.config.command import check_loggers, check_typed, options_first, quoted
 from ganinv.core.errors import ConfigError
 from tests.house.tree import groups, names
 from tests.processes import command_ready
@@ -112,6 +112,16 @@ def test_options_may_stand_between_overrides():
     first = ["--config-dir", "own", "-m", "--cfg=job", "--info", "a=1", "b=2", "c=3", "~d"]
     assert options_first(words) == first
     assert options_first(["e=1", "--info", "config", "-cd"]) == ["--info", "config", "-cd", "e=1"]
+
+
+def test_a_list_of_loggers_names_the_file_that_has_both():
+    check_loggers(["logger=wandb_tensorboard", "metric=[lpips]"])
+    with pytest.raises(
+        ConfigError,
+        match=r"logger=\[wandb,tensorboard\]; expected one of csv, ten"
+        r"sorboard, wandb, wandb_tensorboard. To fix: logger=wandb_tensorboard",
+    ):
+        check_loggers(["method=psp", "logger=[wandb,tensorboard]"])  # fmt: skip
 
 
 def test_files_of_a_users_own_are_found(tmp_path):
