@@ -256,7 +256,7 @@ def _join(work: Work, left_out: list[str]) -> None:
     from ganinv.run.disk import disk_errors
 
     codes, names, failed, not_finite, steps = [], [], [], [], []
-    losses, told = [], None
+    losses, traced, told = [], [], None
     for tensors, metadata in work.parts(patience=PATIENCE):
         codes.append(tensors["wp"])
         names += metadata["names"]
@@ -265,6 +265,7 @@ def _join(work: Work, left_out: list[str]) -> None:
         if "loss" in tensors:
             steps += tensors["steps"].tolist()
             losses.append(tensors["loss"])
+            traced += metadata["names"]
             told = metadata["trace"]
     wp = torch.cat(codes)
     plain, array = io.BytesIO(), io.BytesIO()
@@ -283,7 +284,7 @@ def _join(work: Work, left_out: list[str]) -> None:
     with disk_errors(work.folder, GO_ON):
         if told is not None:
             write_atomic(
-                work.folder / "loss.csv", table(names, torch.cat(losses), told[1]).encode()
+                work.folder / "loss.csv", table(traced, torch.cat(losses), told[1]).encode()
             )
         write_atomic(work.folder / "latents.pt", plain.getvalue())
         write_atomic(work.folder / "latents.npy", array.getvalue())

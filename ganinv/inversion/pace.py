@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import time
 
 from torch import Tensor
@@ -27,7 +28,8 @@ class Pace:
     def __init__(self, method: str, *, steps: int, images: int, shown: str) -> None:
         self.method, self.steps, self.images, self.shown = method, steps, images, shown
         self.began = self.told = time.monotonic()
-        self.bar = tqdm(total=steps, desc=method, leave=False, disable=None)
+        helps = multiprocessing.parent_process() is not None  # its parent's bar is on the terminal
+        self.bar = tqdm(total=steps, desc=method, leave=False, disable=helps or None)
 
     def step(self, done: int, loss: Tensor) -> None:
         """After a step.

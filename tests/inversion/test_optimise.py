@@ -12,6 +12,7 @@ import torch
 from ganinv.core.errors import ConfigError
 from ganinv.inversion.encode import Encode
 from ganinv.inversion.image2stylegan import Image2StyleGAN
+from ganinv.inversion.model import Model
 from ganinv.inversion.optimise import Optimise, check_targets, take_rows
 from tests.inversion import tiny
 from tests.inversion.methods import METHODS, domain_regularised, image2stylegan, parts, pti
@@ -251,6 +252,30 @@ def test_the_domain_term_wants_images_of_the_encoder_s_size():
     domain_regularised(model, domain_weight=0.0, steps=1)(small)
 
 
+class Refines(tiny.Linear):
+    """An encoder such as ReStyle's: of an image and a reconstruction."""
+
+    def forward(self, pair):
+        image, reconstruction = pair.chunk(2, 1)
+        return 0.3 * super().forward(image - reconstruction)
+
+
+def test_optimisation_goes_on_from_restyle_s_passes():
+    plain = tiny.model()
+    encoder = Refines(plain.num_ws, tiny.SIZE).double()
+    model = Model(encoder=encoder, generator=plain.G, task=plain.task, start_from_w_avg=True,
+                  refinements=3).freeze()  # fmt: skip
+    target = tiny.target(model, "ab")
+    codes = [wp for wp, _ in model.passes(target.s)]
+    assert len(codes) == 3 and (codes[2] - codes[0]).abs().max() > 1e-3
+    for method in (image2stylegan(model, start=Encode(model=model)), domain_regularised(
+            model, start=Encode(model=model))):  # fmt: skip
+        assert torch.equal(method.start(target)[0]["wp"], codes[2])
+    method = image2stylegan(model, start=Encode(model=model))
+    method(target)
+    assert (method.trace.values["total"][-1] < method.trace.values["total"][0]).all()
+
+
 def test_sizes_are_refused_before_there_are_images():
     """Of a method and of those that it starts from."""
     model = tiny.model()
@@ -289,6 +314,10 @@ def test_the_bar_says_steps_loss_and_images_a_minute(monkeypatch):
     loss = method.trace.values["total"][0].mean()
     assert said[2].startswith(f"total {loss:.4g}, about ") and said[2].endswith(" images/minute")
     assert said.count(1) == 12 and said[-1] == "closed"
+    assert said[0]["disable"] is None  # where there is a terminal
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: "rank 0")
+    method(tiny.target(model, "a"))
+    assert [given["disable"] for given in said if isinstance(given, dict)] == [None, True]
 
 
 def test_without_a_terminal_a_line_a_minute_says_the_same(monkeypatch, caplog):
