@@ -115,7 +115,7 @@ def test_an_installed_package_trains_and_evaluates_from_an_empty_folder(python, 
     lines = [
         "doctor",
         "train --cfg job experiment=e4e_ffhq1024",
-        f"{following} limit=2 pictures=1",
+        f"{following} limit=2 pictures=1 metric=[distortion]",
         f"train {' '.join(words)} resume=auto run_dir={folder} trainer.devices=1 "
         "trainer.max_kimg=0.01",
         f"train resume={folder}/checkpoints/gone.ckpt",
