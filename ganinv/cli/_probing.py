@@ -18,7 +18,8 @@ from ganinv.config.folder import CONF
 from ganinv.config.probe import backbone
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_unit
-from ganinv.editing.probe import Split, fit, usual
+from ganinv.dataset.attributes import usual
+from ganinv.editing.probe import Split, fit
 from ganinv.task.image import Image
 
 BATCH = 64

@@ -53,6 +53,7 @@ from ganinv.metric.distance import Distance
 from ganinv.metric.distortion import Distortion
 from ganinv.metric.fid import FID
 from ganinv.metric.ms_ssim import MSSSIM
+from ganinv.metric.semantics import Semantics
 from ganinv.optimizer.ranger import Ranger
 from ganinv.task.frontalisation import Frontalisation
 from ganinv.task.image import Image
@@ -102,7 +103,7 @@ ALLOWED: dict[str, dict[str, Constructor]] = {
         )
     ),
     "method": _named((BDInvert, E4E, GAN, IDInvert, PSp, ReStyleE4E, ReStylePSp)),
-    "metric": _named((Distance, Distortion, FID, MSSSIM)),
+    "metric": _named((Distance, Distortion, FID, MSSSIM, Semantics)),
     "optimizer": _named((Ranger,)) | {"torch.optim.Adam": Adam},
     "task": _named((Frontalisation, Image, Segmentation, Sketch, SuperResolution, Translation)),
 }

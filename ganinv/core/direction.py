@@ -41,6 +41,11 @@ class Direction:
     generator_sha256: str | None = None  # of the generator whose W it lies in
     fitted: Mapping[str, Any] = field(default_factory=dict)  # how it was found
 
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.vectors.shape[1]
+
     def score(self, wp: Tensor) -> Tensor:
         """wp [B,L,D] -> [B]: the signed distance to the boundary, a mean over the layers it moves.
 

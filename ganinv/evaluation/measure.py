@@ -27,6 +27,7 @@ from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_uint8, to_unit
 from ganinv.core.interface import Batch, Inversion, Target
 from ganinv.core.seed import derive_seed
+from ganinv.editing.direction import check_generator
 from ganinv.evaluation.curve import loss_rows
 from ganinv.evaluation.edits import SHOWN, Edit, build_edits, edited, keep_strips, rows_of
 from ganinv.evaluation.open import Opened, open_model
@@ -80,6 +81,10 @@ class Evaluation:
         data.prepare_data()
         inversions = build_inversions(cfg.inversion, model)
         edits = build_edits(cfg.get("editing"), model, inversions)
+        metrics = {name: instantiate(part).to(device) for name, part in cfg.metric.items()}
+        for metric in metrics.values():
+            if (direction := getattr(metric, "direction", None)) is not None:
+                check_generator(direction, model.G)
         model.to(device).to(memory_format=torch.channels_last)
         return Measurement(
             cfg=cfg,
@@ -87,7 +92,7 @@ class Evaluation:
             data=data,
             inversions=inversions,
             edits=edits,
-            metrics={name: instantiate(part).to(device) for name, part in cfg.metric.items()},
+            metrics=metrics,
             device=device,
         )
 

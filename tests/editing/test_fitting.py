@@ -8,9 +8,10 @@ import torch
 
 from ganinv.core.direction import Direction
 from ganinv.core.errors import ConfigError
+from ganinv.dataset.attributes import usual, values
 from ganinv.editing.ganspace import ganspace
 from ganinv.editing.interfacegan import boundary, choose, project
-from ganinv.editing.probe import Split, fit, usual, values
+from ganinv.editing.probe import Split, fit
 from ganinv.editing.samples import sample_w, spread
 from ganinv.editing.sefa import SeFa, affine, factorise, sefa
 from ganinv.generator.stylegan import StyleGANGenerator
