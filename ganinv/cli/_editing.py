@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ganinv.generator.importer.bundle import AnyGenerator
 
 MOST_STRENGTHS = 101
+MAX_NPY = 1 << 28  # bytes: 7,000 codes of 18 x 512; latents.pt may be larger
 RANGE = re.compile(r"(?P<first>[^:]+?)\.\.(?P<last>[^:]+?)(?::(?P<count>\d+))?")
 
 
@@ -126,7 +127,7 @@ def read_codes(path: Path) -> Tensor:
     codes: Any = None
     if path.suffix == ".npy":
         try:
-            codes = array_of(read_bytes(path, 1 << 33))
+            codes = array_of(read_bytes(path, MAX_NPY))
         except Unreadable as error:
             raise WeightsError(
                 explain(f"{path} was refused: {error}", "codes, numbers of shape [N,L,D]",

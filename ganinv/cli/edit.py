@@ -287,7 +287,7 @@ def _labelled(text: str) -> tuple[str, Direction]:
     known = read_directions(path)
     found = chosen(known, name, path)
     label = found.name if len(known) == 1 else f"{path.stem}-{found.name}"
-    return re.sub(r"[^\w.=+-]", "_", label), found
+    return re.sub(r"[^\w.=+-]", "_", label)[:100].lstrip(".") or "_", found
 
 
 def _files(names: list[str]) -> list[str]:

@@ -201,6 +201,7 @@ def _probed(args: argparse.Namespace, G: AnyGenerator) -> tuple[Tensor, Tensor, 
                 bar.update(len(part))
             codes.append(w)
     source = {"probe_sha256": sha256_file(args.probe), "probe": head.words, "seed": args.seed}
+    source |= {"probe_test": head.test}
     return torch.cat(codes), torch.cat(scores), source
 
 

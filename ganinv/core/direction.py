@@ -166,11 +166,13 @@ def chosen(directions: Mapping[str, Direction], name: str | None, path: Path) ->
     Raises:
         ConfigError: no such name, or no name where there are several.
     """
-    listed = ", ".join(list(directions)[:LISTED]) + (", ..." if len(directions) > LISTED else "")
+    listed = ", ".join(named(key) for key in list(directions)[:LISTED]) + (
+        ", ..." if len(directions) > LISTED else ""
+    )
     if name is None and len(directions) > 1:
         raise ConfigError(
             explain(f"{path}, which holds {len(directions)} directions", f"one of {listed}",
-                    f"name it: {path}:{next(iter(directions))}")
+                    f"name it: {path}:{named(next(iter(directions)))}")
         )  # fmt: skip
     name = next(iter(directions)) if name is None else name
     if name not in directions:

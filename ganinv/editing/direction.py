@@ -108,6 +108,12 @@ def check_generator(direction: Direction, generator: AnyGenerator) -> None:
         WeightsError: another width, number of layers, or, where the file says it, generator.
     """
     check_shape(direction, generator.num_ws, generator.w_dim)
+    if direction.layers is not None and max(direction.layers) >= generator.num_ws:
+        raise WeightsError(
+            explain(f"the direction {named(direction.name)} of layer {max(direction.layers)}",
+                    f"layers from 0 to {generator.num_ws - 1}, those of {generator.source}",
+                    "take a direction of the same generator")
+        )  # fmt: skip
     theirs, own = direction.generator_sha256, generator.sha256
     if theirs is not None and own is not None and theirs != own:
         raise WeightsError(

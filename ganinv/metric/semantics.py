@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ganinv.backbone.probe import check_claim
 from ganinv.core.direction import chosen, read_own
 from ganinv.core.errors import config_error
 from ganinv.dataset.attributes import values
@@ -36,7 +37,7 @@ class Semantics(Metric):
         attribute: of the dataset's records, true or false: `smile`, `hair_name=blond`.
 
     Raises:
-        ConfigError: no boundary or attribute.
+        ConfigError: no boundary or attribute; a boundary by a probe below 0.9.
         WeightsMissing, WeightsError: as `read_own`.
     """
 
@@ -52,6 +53,9 @@ class Semantics(Metric):
         self.column, self.attribute = column, attribute
         self.direction = chosen(read_own(Path(boundary)), None, Path(boundary))
         self.direction.score(torch.zeros(1, len(self.direction.vectors), self.direction.width))
+        test = self.direction.fitted.get("probe_test")
+        if type(test) is float:
+            check_claim(attribute, test)
         self.protocol = {
             column: f"average precision of {attribute} by {Path(boundary).name}, 95 % of "
             "resampled sets"

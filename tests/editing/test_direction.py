@@ -128,6 +128,8 @@ def test_another_width_generator_or_strength_is_refused(G, tmp_path):
     with pytest.raises(WeightsError, match="fitted on a generator with sha256 222222222222; exp"):
         check_generator(other, G)
     check_generator(Direction("age", torch.ones(1, 8), generator_sha256="1" * 64), G)
+    with pytest.raises(WeightsError, match="age of layer 6; expected layers from 0 to 5, those of"):
+        check_generator(Direction("age", torch.ones(1, 8), (5, 6)), G)
     for odd in (float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="strength (nan|inf); expected a finite number"):
             move(found, Direction("age", torch.ones(1, 8)), odd)

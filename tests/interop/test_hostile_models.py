@@ -11,13 +11,16 @@ import torch
 from ganinv.backbone.efficientnet_lite0 import efficientnet_lite0
 from ganinv.backbone.irse import PLANS, Trunk, arcface, load_trunk
 from ganinv.backbone.moco import moco_resnet50
+from ganinv.backbone.probe import Head, Look, read_heads, write_probe
 from ganinv.backbone.vgg16 import vgg16_caffe
 from ganinv.cli import import_
+from ganinv.core.direction import Direction, write_directions
 from ganinv.core.errors import USER_ERRORS
 from ganinv.core.safe.io import load_tensors, sha256_file, write_safetensors
 from ganinv.discriminator.stylegan import StyleGANDiscriminator
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.editing.boundary import read_boundary
+from ganinv.editing.direction import read_directions
 from ganinv.encoder.base_code import BaseCodeEncoder
 from ganinv.encoder.idinvert import DomainGuidedEncoder
 from ganinv.evaluation.open import open_model
@@ -143,13 +146,25 @@ def test_a_boundary_and_a_base_code_as_import_writes_them(tmp_path):
         assert_bounded(paths[1::4], as_start, open_model)
 
 
+def test_directions_and_probes_as_fit_writes_them(tmp_path):
+    one = Direction("a", torch.ones(1, 4), (0, 1), 2.0, torch.ones(1), "ab", {"method": "x"})
+    write_directions(tmp_path / "d", [one])
+    look, heads = Look("efficientnet_lite0", (1, 2), 8, (64, 64)), [Head("a", "number", 0.9)]
+    write_probe(tmp_path / "p", look, heads, torch.ones(1, 4), torch.ones(1))
+    for name, reader in (("d", read_directions), ("p", read_heads)):
+        good = (tmp_path / name).read_bytes()
+        (tmp_path / f"{name}s").mkdir()
+        files = [*metadata_changed(good), *header_changed(good)]
+        assert_bounded(written(tmp_path / f"{name}s", files, ".safetensors")[::2], reader)
+
+
 def test_directions(tmp_path):
     values = [*TENSORS, torch.ones(1, 4), torch.ones(1, 3, 4), torch.ones(4).long(), nested(),
               torch.full((1, 4), float("inf")), {"a": 1}, deep(30)]  # fmt: skip
     paths = written(
         tmp_path, [torch_bytes(value, old) for value in values for old in (0, 1)], ".pt"
     )
-    assert_bounded(paths, read_boundary, as_import, open_model)
+    assert_bounded(paths, read_boundary, read_directions, as_import, open_model)
 
 
 def test_genforce_s_generator_discriminator_and_encoder(tmp_path, folder):

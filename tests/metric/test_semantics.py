@@ -1,6 +1,7 @@
 """Precision and recall of codes' semantics by hand and against scikit-learn."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -69,3 +70,7 @@ def test_what_is_no_boundary_is_refused(tmp_path):
         Semantics(column="s", boundary=None, attribute="smile")
     with pytest.raises(ConfigError, match="direction a, which has no intercept; expected a bou"):
         metric(tmp_path, Direction("a", torch.ones(1, 2)))
+    weak = Direction("a", torch.ones(1, 2), None, 1.0, torch.zeros(1), None, {"probe_test": 0.853})
+    with pytest.raises(ConfigError, match="a claim on smile, whose probe has 0.853 on the test sp"):
+        metric(tmp_path, weak)
+    metric(tmp_path, replace(weak, fitted={"probe_test": 0.9}))
