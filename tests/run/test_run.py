@@ -137,7 +137,7 @@ def test_a_signal_leaves_a_resumable_checkpoint(assets, tmp_path, monkeypatch, c
         if len(seen) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    runs = [f"runs={tmp_path}", *overrides("psp", *assets)]
+    runs = [f"runs={tmp_path}", *plain_overrides("psp", *assets)]
     monkeypatch.setattr(PSp, "step", interrupted)
     run(runs)
     (folder,) = tmp_path.iterdir()
