@@ -23,6 +23,8 @@ import torch
 from ganinv.core.errors import USER_ERRORS
 
 SECONDS, MEMORY = 2.0, 1 << 30
+TRIES = 3  # of a file that was slow: a machine that others use may stand still for seconds
+SLOW = "slow: "
 
 
 def nested(levels: int = 40) -> list[Any]:
@@ -149,13 +151,13 @@ def _outcome(reader: Callable[[Path], Any], path: Path, errors: tuple[type, ...]
         if "unpickl" in text or "miniz" in text or "object at 0x" in text:
             return f"a library's words: {text[:300]!r}"
     except TooSlow:
-        return "too slow"
+        return f"{SLOW}more than {5 * SECONDS} s"
     except BaseException as error:  # noqa: BLE001
         return f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     seconds = _cpu_seconds() - begin
-    return f"{seconds:.1f} s" if seconds > SECONDS else ""
+    return f"{SLOW}{seconds:.1f} s" if seconds > SECONDS else ""
 
 
 def _cpu_seconds() -> float:
@@ -165,8 +167,18 @@ def _cpu_seconds() -> float:
 
 
 def _several(reader: Any, paths: list[Path], errors: tuple[type, ...]) -> list[tuple[str, str]]:
-    found = ((path.name, _outcome(reader, path, errors)) for path in paths)
+    found = ((path.name, _judged(reader, path, errors)) for path in paths)
     return [(name, fault) for name, fault in found if fault]
+
+
+def _judged(reader: Any, path: Path, errors: tuple[type, ...]) -> str:
+    """The outcome; slow is what is slow every time."""
+    fault = ""
+    for _ in range(TRIES):
+        fault = _outcome(reader, path, errors)
+        if not fault.startswith(SLOW):
+            break
+    return fault
 
 
 def faults(
@@ -196,7 +208,8 @@ def written(folder: Path, contents: Iterable[bytes], suffix: str) -> list[Path]:
 def assert_bounded(paths: list[Path], *readers: Callable[[Path], Any]) -> None:
     """Each file is read or refused in one sentence, by each reader."""
     for reader in readers:
-        assert faults(reader, paths, USER_ERRORS) == [], reader
+        found = faults(reader, paths, USER_ERRORS)
+        assert not found, (reader, found[:5])
 
 
 def pickled(*parts: bytes) -> bytes:

@@ -227,7 +227,7 @@ def good_files():
 GOOD = good_files()
 
 
-@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused(tmp_path_factory, data):
     """Bytes changed, left out or put in anywhere: a user's error that says why, or a good file."""

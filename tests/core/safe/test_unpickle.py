@@ -18,6 +18,7 @@ from ganinv.core.safe.unpickle import MAX_TEXT, Allowed, Buildable, Machine, Unr
 from ganinv.core.safe.unpickle_tensors import StoredTensor, tensor_names
 
 SECONDS, MEMORY = 6.0, 64e6  # of the CPU; most refusals take milliseconds, traced memory slows
+TRIES = 3
 
 
 class Plain(Buildable):
@@ -35,16 +36,20 @@ def load(data, **more):
 
 
 def refused(data, words):
-    """Refused with these words, within bounds."""
-    tracemalloc.start()
-    begin = time.process_time()
-    try:
-        with pytest.raises(Unreadable, match=words):
-            load(data)
-        seconds, peak = time.process_time() - begin, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert seconds < SECONDS and peak < MEMORY + 4 * len(data), (seconds, peak)
+    """Refused with these words, within bounds; slow is what is slow every time."""
+    for _ in range(TRIES):
+        tracemalloc.start()
+        begin = time.process_time()
+        try:
+            with pytest.raises(Unreadable, match=words):
+                load(data)
+            seconds, peak = time.process_time() - begin, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < MEMORY + 4 * len(data), peak
+        if seconds < SECONDS:
+            return
+    raise AssertionError(f"{seconds:.1f} s, {TRIES} times")
 
 
 # ------------------------------------------------------------------ what is read
