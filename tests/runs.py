@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +20,12 @@ from train import train
 ROOT = Path(__file__).parents[1]
 METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
 SHAPE = {"c_dim": 0, "resolution": 64, "img_channels": 3, "channel_base": 512, "channel_max": 8}
+
+
+def methods(*always: str) -> list[Any]:
+    """Every method, as a parameter; those that are not named only by `pytest -m nightly`, for what
+    is tested hardly depends on them."""
+    return [m if m in always else pytest.param(m, marks=pytest.mark.nightly) for m in METHODS]
 
 
 def tiny_generator_file(folder: Path) -> Path:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.processes import environment, finished, torchrun
+from tests.processes import command_ready, environment, finished, torchrun
 from tests.runs import ROOT, plain_overrides, run
 
 SLOW = """
@@ -31,10 +31,13 @@ def checkpoint(assets, tmp_path_factory):
     return folder / "checkpoints" / "last.ckpt"
 
 
+def words(checkpoint, output, *arguments):
+    return [f"checkpoint={checkpoint}", f"output={output}", "batch_size=2", METRICS, *arguments]
+
+
 def start(checkpoint, output, *arguments, launcher=(sys.executable,)):
-    words = [f"checkpoint={checkpoint}", f"output={output}", "batch_size=2", METRICS, *arguments]
     return subprocess.Popen(
-        [*launcher, "evaluate.py", *words],
+        [*launcher, "evaluate.py", *words(checkpoint, output, *arguments)],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -55,7 +58,7 @@ def table(output):
 @pytest.fixture(scope="module")
 def alone(checkpoint, tmp_path_factory):
     output = tmp_path_factory.mktemp("alone") / "o"
-    said = finished(start(checkpoint, output))
+    said = command_ready("evaluate.py", words(checkpoint, output), output.parent, 0)
     assert "6 images of test" in said
     return output
 
@@ -89,12 +92,13 @@ def test_stopped_and_typed_again_is_the_uninterrupted_one(checkpoint, alone, tmp
     _at_a_part(output, process)
     process.kill()
     process.communicate()
-    said = finished(start(checkpoint, output, "batch_size=3"), 1)
+    again = words(checkpoint, output, "batch_size=1")
+    said = command_ready("evaluate.py", [*again, "batch_size=3"], tmp_path)
     assert "begun with other batch_size; expected the same command" in said
-    said = finished(start(checkpoint, output, "batch_size=1"))
+    said = command_ready("evaluate.py", again, tmp_path, 0)
     assert "going on after" in said
     assert table(output)[2] == table(alone)[2]
-    said = finished(start(checkpoint, output, "batch_size=1"), 1)
+    said = command_ready("evaluate.py", again, tmp_path)
     assert "which exists; expected" in said and "nothing was overwritten" in said
 
 

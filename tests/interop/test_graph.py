@@ -100,7 +100,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", OTHERS)
 @torch.inference_mode()
 def test_every_generator_alone(tmp_path, name):

@@ -155,7 +155,13 @@ def generator_of(kind: str) -> StyleGAN2Generator | StyleGAN3Generator:
 
 
 @pytest.mark.parametrize(
-    "kind", ["stylegan2", "stylegan2-conditional", "stylegan3-t", "stylegan3-r"]
+    "kind",
+    [
+        "stylegan2",
+        pytest.param("stylegan2-conditional", marks=pytest.mark.nightly),
+        "stylegan3-t",
+        pytest.param("stylegan3-r", marks=pytest.mark.nightly),
+    ],
 )
 def test_a_program_without_ganinv_sees_the_same_images(kind, tmp_path, capsys):
     generator = generator_of(kind)

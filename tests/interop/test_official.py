@@ -125,10 +125,10 @@ def same(first, second):
         ("psp", "WPlusEncoder", False),
         ("psp", "GradualStyleEncoder", True),
         ("e4e", "Encoder4Editing", True),
-        ("e4e", "WEncoder", True),
-        ("restyle", "ReStyleEncoder", True),
+        pytest.param("e4e", "WEncoder", True, marks=pytest.mark.nightly),
+        pytest.param("restyle", "ReStyleEncoder", True, marks=pytest.mark.nightly),
         ("restyle", "ReStyleEncoder4Editing", True),
-        ("restyle", "ReStyleResNetEncoder", True),
+        pytest.param("restyle", "ReStyleResNetEncoder", True, marks=pytest.mark.nightly),
         ("restyle", "ReStyleResNetEncoder4Editing", True),
     ],
 )

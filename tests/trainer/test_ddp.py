@@ -24,7 +24,11 @@ from tests.runs import METHODS, composed, plain_overrides
 
 SHARE = 0.005  # of what training moved; Adam and Ranger make much of rounding in small gradients
 CASES = [(method, 2, 1) for method in METHODS] + [("e4e", 2, 2)]
-CASES += [(method, 4, 1) for method in ("e4e", "restyle_psp", "gan")]  # pools, passes, two players
+OFTEN = ("e4e", "restyle_psp", "gan")  # pools, passes, two players
+CASES += [
+    pytest.param(method, 4, 1, marks=[pytest.mark.nightly] * (method not in OFTEN))
+    for method in METHODS
+]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from ganinv.run.checkpoint import read_checkpoint
 from ganinv.run.status import read_state
 from tests.dataset.server import serving
 from tests.processes import can_mount, finished, launch, launch_ready, start
-from tests.runs import METHODS, differences, plain_overrides
+from tests.runs import differences, methods, plain_overrides
 
 ENTRIES = ("state_dict", "optimizer_states", "images_seen")
 
@@ -50,10 +50,9 @@ def seen(folder: Path, name: str = "last.ckpt") -> int:
     return read_checkpoint(folder / "checkpoints" / name)["images_seen"]
 
 
-@pytest.mark.parametrize("method", ["psp", "gan"])
-def test_a_killed_run_repeats_bit_for_bit(method, assets, whole, tmp_path):
-    """kill -9 at 20 of 24 images, after a validation; the checkpoint is of 16. Of every method it
-    is tested on two ranks, below, and how one process goes on in `tests/run/test_run.py`."""
+@pytest.mark.parametrize("method", methods("psp", "gan"))
+def test_a_killed_run_of_any_method_repeats_bit_for_bit(method, assets, whole, tmp_path):
+    """kill -9 at 20 of 24 images, after a validation; the checkpoint is of 16."""
     arguments = arguments_of(method, assets)
     launch_ready(arguments, tmp_path / "killed", -signal.SIGKILL, fault="kill:0:20")
     assert seen(tmp_path / "killed") == 16
@@ -62,7 +61,7 @@ def test_a_killed_run_repeats_bit_for_bit(method, assets, whole, tmp_path):
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods("e4e", "restyle_psp", "gan"))
 def test_a_killed_run_of_any_method_on_two_ranks_repeats_bit_for_bit(
     method, assets, whole, tmp_path
 ):
