@@ -46,17 +46,26 @@ class Direction:
         """D."""
         return self.vectors.shape[1]
 
+    def check_boundary(self) -> None:
+        """Refuse a direction that has no two sides.
+
+        Raises:
+            ConfigError: there is no intercept.
+        """
+        if self.intercept is None:
+            raise ConfigError(
+                explain(f"the direction {named(self.name)}, which has no intercept",
+                        "a boundary, which has two sides", "fit one: ganinv fit boundary")
+            )  # fmt: skip
+
     def score(self, wp: Tensor) -> Tensor:
         """wp [B,L,D] -> [B]: the signed distance to the boundary, a mean over the layers it moves.
 
         Raises:
-            ConfigError: a direction without intercept, which is no boundary.
+            ConfigError: as `check_boundary`.
         """
-        if self.intercept is None:
-            raise ConfigError(
-                explain(f"the direction {self.name}, which has no intercept",
-                        "a boundary, which has two sides", "fit one: ganinv fit boundary")
-            )  # fmt: skip
+        self.check_boundary()
+        assert self.intercept is not None
         distance = (wp * self.vectors.to(wp)).sum(2) + self.intercept.to(wp)  # [B,L]
         return distance[:, list(range(wp.shape[1]) if self.layers is None else self.layers)].mean(1)
 

@@ -52,7 +52,7 @@ class Semantics(Metric):
             )  # fmt: skip
         self.column, self.attribute = column, attribute
         self.direction = chosen(read_own(Path(boundary)), None, Path(boundary))
-        self.direction.score(torch.zeros(1, len(self.direction.vectors), self.direction.width))
+        self.direction.check_boundary()
         test = self.direction.fitted.get("probe_test")
         if type(test) is float:
             check_claim(attribute, test)

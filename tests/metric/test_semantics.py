@@ -74,3 +74,4 @@ def test_what_is_no_boundary_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="a claim on smile, whose probe has 0.853 on the test sp"):
         metric(tmp_path, weak)
     metric(tmp_path, replace(weak, fitted={"probe_test": 0.9}))
+    metric(tmp_path, replace(weak, layers=(5,), fitted={}))  # evaluation compares layers with G's
