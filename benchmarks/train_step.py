@@ -128,25 +128,36 @@ class Batches(pl.LightningDataModule):
 
 
 class Laps(pl.Callback):
-    """Seconds of each step."""
+    """Seconds of each step, from nothing left to do to nothing left to do."""
 
     def __init__(self) -> None:
         self.laps: list[float] = []
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self.start = time.perf_counter()
+        self.start = now()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.laps.append(time.perf_counter() - self.start)
+        self.laps.append(now() - self.start)
 
 
-def ours(name: str, size: str, fused: bool) -> Callable[[Tensor, int], list[float]]:
-    method = build(name, size, fused)
+def now() -> float:
+    """Seconds; a GPU has finished all that it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def ours(
+    method: EncoderMethod, device: str = "cpu", precision: Any = "32-true"
+) -> Callable[[Tensor, int], list[float]]:
+    """A method's own step, as `train.py` takes it."""
 
     def run(images: Tensor, steps: int) -> list[float]:
         laps = Laps()
         trainer = pl.Trainer(
-            accelerator="cpu",
+            accelerator=device,
+            devices=1,
+            precision=precision,
             max_epochs=1,
             callbacks=[laps],
             logger=False,
@@ -200,12 +211,12 @@ class PlainRanger:
                 p.copy_(slow)
 
 
-def plain(name: str, size: str) -> Callable[[Tensor, int], list[float]]:
-    method = build(name, size, fused=True)
+def plain(method: EncoderMethod) -> Callable[[Tensor, int], list[float]]:
+    """The step of the released trainers on a method's networks, wherever they lie."""
     for network in (method.E, method.G, method.terms):
         network.to(memory_format=torch.contiguous_format)
     E, G, terms = method.E.train(), method.G, method.terms
-    G.requires_grad_(name == "psp")
+    G.requires_grad_(isinstance(method, PSp))
     ranger = PlainRanger(E.parameters())
     D = method.D if isinstance(method, E4E) else None
     adam = torch.optim.Adam(D.parameters(), lr=2e-5) if D is not None else None
@@ -215,7 +226,7 @@ def plain(name: str, size: str) -> Callable[[Tensor, int], list[float]]:
         assert D is not None and adam is not None
         D.requires_grad_(True)
         with torch.no_grad():
-            real = G.mapping(torch.randn(len(x), G.z_dim))
+            real = G.mapping(torch.randn(len(x), G.z_dim, device=x.device))
             fake = (E(x) + G.w_avg)[:, 0]
         loss = F.softplus(-D(real)).mean() + F.softplus(D(fake)).mean()
         adam.zero_grad()
@@ -252,9 +263,9 @@ def plain(name: str, size: str) -> Callable[[Tensor, int], list[float]]:
     def run(images: Tensor, steps: int) -> list[float]:
         laps = []
         for _ in range(steps):
-            start = time.perf_counter()
+            start = now()
             step(images)
-            laps.append(time.perf_counter() - start)
+            laps.append(now() - start)
         return laps
 
     return run
@@ -283,9 +294,9 @@ def main() -> None:
     }
     for name in ("psp", "e4e"):
         rows = {
-            "plain": plain(name, args.size),
-            "fused": ours(name, args.size, True),
-            "un-fused": ours(name, args.size, False),
+            "plain": plain(build(name, args.size, fused=True)),
+            "fused": ours(build(name, args.size, fused=True)),
+            "un-fused": ours(build(name, args.size, fused=False)),
         }
         laps: dict[str, list[float]] = {row: [] for row in rows}
         for _ in range(args.rounds):

@@ -22,7 +22,7 @@ import platform
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -35,6 +35,7 @@ from ganinv.run.status import is_there, processes
 
 EXIT_CODE = 70
 POLL = 2.0  # seconds
+LAST_WORDS = 10.0  # seconds for them
 SILENT = 60.0  # seconds without a heartbeat after which a rank counts as dead
 
 
@@ -54,6 +55,7 @@ class RankWatchdog:
         self.met, self.images_seen = 0, 0
         self.waited = 0.0  # seconds in meetings, for the telemetry
         self.children: list[subprocess.Popen[bytes]] = []  # ranks that this process started
+        self.last_words: list[Callable[[str], None]] = []  # told why, before the thread ends rank 0
         self._since = time.monotonic()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -207,6 +209,7 @@ class RankWatchdog:
         text = f"\nRunError: rank {self.rank}: {reason}. To go on: the same command, resume=auto"
         if self.rank == 0:
             print_to_terminal(text)
+            self._tell(f"RunError: {reason}")
         else:
             print(text, flush=True)
             if "is gone" not in reason:
@@ -214,6 +217,17 @@ class RankWatchdog:
         for child in self.children:
             child.kill()  # a stopped process hears nothing else
         os._exit(EXIT_CODE)  # the main thread cannot be woken from a collective
+
+    def _tell(self, reason: str) -> None:
+        """What the main thread would say of its error; a disk or a server may not answer."""
+
+        def tell() -> None:
+            for listener in self.last_words:
+                listener(reason)
+
+        thread = threading.Thread(target=tell, daemon=True)
+        thread.start()
+        thread.join(timeout=LAST_WORDS)
 
 
 def _killed(beat: dict[str, Any]) -> bool:

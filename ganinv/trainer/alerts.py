@@ -39,9 +39,14 @@ class Alerts(pl.Callback):
         self._skipped = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Steps that were skipped before a resume have been told."""
+        """Steps that were skipped before a resume have been told; the watchdog's thread may have to
+        tell how the run ended."""
         assert isinstance(pl_module, Method)
-        self._skipped = pl_module.nonfinite
+        self._skipped, method = pl_module.nonfinite, pl_module
+        if (watch := getattr(trainer.strategy, "watch", None)) is not None:
+            watch.last_words.append(
+                lambda reason: alert(trainer, "failed", f"{_clock(method)}: {reason}", "ERROR")
+            )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object

@@ -46,8 +46,10 @@ class RunStatus(pl.Callback):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the status to running."""
+        """Set the status to running; the watchdog's thread may have to say how it ended."""
         self._beat(trainer, pl_module, "running")
+        if (watch := getattr(trainer.strategy, "watch", None)) is not None:
+            watch.last_words.append(self._failed)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
@@ -86,13 +88,17 @@ class RunStatus(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Set the status to failed, with the reason."""
-        if trainer.is_global_zero and (self.run_dir / NAME).is_file():
-            reason = f"{type(exception).__name__}: {exception}"
-            how: dict[str, Any] = {"state": "failed", "reason": reason[:2000]}
-            if isinstance(exception, KeyboardInterrupt):
-                how = {"state": "interrupted"}
-            with suppress(OSError):
-                update_state(self.run_dir, **how)
+        if not trainer.is_global_zero or not (self.run_dir / NAME).is_file():
+            return
+        if not isinstance(exception, KeyboardInterrupt):
+            self._failed(f"{type(exception).__name__}: {exception}")
+            return
+        with suppress(OSError):
+            update_state(self.run_dir, state="interrupted")
+
+    def _failed(self, reason: str) -> None:
+        with suppress(OSError):
+            update_state(self.run_dir, state="failed", reason=reason[:2000])
 
     def state_dict(self) -> dict[str, Any]:
         """The best validation, which a resumed run keeps."""

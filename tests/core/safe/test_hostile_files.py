@@ -32,10 +32,10 @@ def archive(path, pickled, *, compress=zipfile.ZIP_STORED, data=None):
 
 def refused(path, words):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = time.perf_counter()
+    begin = time.process_time()  # of this process: the machine may stand still
     with pytest.raises(WeightsError, match=words):
         load_tensors(path)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < 64e6 + 4 * path.stat().st_size, grown
 

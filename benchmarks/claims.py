@@ -1,0 +1,334 @@
+"""The papers' claims, tried on the built-in domain; writes docs/CLAIMS.md and docs/claims/*.svg.
+
+    python benchmarks/claims.py [--out runs/claims] [--only WORD ...]
+
+Trains and evaluates what it needs (`claims_runs.py`), once: a run that was stopped goes on, and the
+page is written from what is there. A claim is a difference between two rows over the same images;
+its interval holds the difference of 95 % of 1000 resampled sets of images (metric/bootstrap.py):
+
+    holds            the interval lies on the side that the paper says
+    does not hold    it lies on the other side
+    not decidable    it holds 0: more images, or more seeds, would be needed
+
+Intervals are over images. Each network is trained once, with seed 0, so that what another seed
+would give is in none of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from claims_page import Claim, Measured, figure, page
+from claims_runs import ENCODERS_ON, ROOT, Rows, Runs
+from torch import Tensor
+
+from ganinv.backbone.efficientnet_lite0 import efficientnet_lite0
+from ganinv.config.inversions import build_inversions
+from ganinv.core.image import to_unit
+from ganinv.core.interface import Inversion, Target
+from ganinv.core.latent import repeat_w
+from ganinv.core.safe.io import write_atomic
+from ganinv.core.seed import derive_seed
+from ganinv.dataset import avatars
+from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
+from ganinv.evaluation.open import open_model
+from ganinv.generator.importer.load import load_discriminator, load_generator
+from ganinv.inversion.model import Model
+from ganinv.loss.perceptual import Perceptual
+from ganinv.metric.bootstrap import interval
+
+GENERATOR = "stylegan2_avatars64"
+FACES = 30_000_000  # seeds of faces of no split
+SAMPLES = 64  # of the generator, whose change by tuning is measured
+TUNED_FACES = 8  # for which it is tuned, each by itself
+
+
+def compared(what: str, preferred: Sequence[float], other: Sequence[float]) -> Measured:
+    """Numbers of the same images [N], lower is better."""
+    a, b = torch.tensor(preferred).double(), torch.tensor(other).double()
+    low, high = interval(lambda d: float(d.mean()), a - b)
+    return Measured(what, float(a.mean()), float(b.mean()), low, high, len(a))
+
+
+def between(
+    words: str, column: str, preferred: tuple[Rows, str], other: tuple[Rows, str], sign: int = 1
+) -> Measured:
+    """A column of two inversion methods, over the images that both have; sign -1: higher is
+    better."""
+    a, b = preferred[0][preferred[1]], other[0][other[1]]
+    keys = sorted(set(a) & set(b))
+    return compared(words, [sign * a[k][column] for k in keys], [sign * b[k][column] for k in keys])
+
+
+# ------------------------------------------------------------------ codes of encoders
+
+
+def faces(model: Model, count: int) -> Target:
+    """Drawn faces of no split, [N,3,H,W] in [-1,1]."""
+    side = model.input_size[0]
+    drawn = [torch.tensor(avatars.draw(FACES + i, side)[0]) for i in range(count)]
+    x, key = to_unit(torch.stack(drawn).permute(0, 3, 1, 2)), [str(i) for i in range(count)]
+    return Target(x=x, s=x, key=key, seeds=[derive_seed("claims", k) for k in key])
+
+
+@torch.no_grad()
+def codes(runs: Runs, name: str) -> Tensor:
+    """wp [N,L,D] of drawn faces by a training's encoder."""
+    model = open_model(runs.checkpoint(name)).model
+    return torch.cat([model.encode(s) for s in faces(model, ENCODERS_ON).s.split(32)])
+
+
+def distance_to_w(wp: Tensor) -> list[float]:
+    """How far the layers of each code [N,L,D] are from their mean, as a root of mean squares."""
+    return (wp - wp.mean(1, keepdim=True)).square().mean((1, 2)).sqrt().tolist()
+
+
+@torch.no_grad()
+def distance_to_samples(wp: Tensor) -> list[float]:
+    """Mahalanobis distance of the mean layer of each code to W, over 10,000 samples of it."""
+    G = load_generator(weights=GENERATOR, resolution=64, kind=None, origin=None)
+    z = torch.randn(10_000, G.z_dim, generator=torch.Generator().manual_seed(0))
+    w = G.mapping(z)
+    covariance = torch.cov(w.T.double()) + 1e-5 * torch.eye(w.shape[1], dtype=torch.float64)
+    away = wp.mean(1).double() - w.mean(0)
+    solved = torch.linalg.solve(covariance, away.T).T
+    return ((away * solved).sum(1) / wp.shape[2]).sqrt().tolist()
+
+
+def critic() -> StyleGAN2Discriminator:
+    """The D that was trained with the generator."""
+    D: StyleGAN2Discriminator = load_discriminator(weights=GENERATOR, origin=None).build(
+        StyleGAN2Discriminator
+    )
+    return D.eval()
+
+
+@torch.no_grad()
+def unreal(wp: Tensor) -> list[float]:
+    """softplus(-D(G(wp))) of codes [N,L,D]: the lower, the more real D finds their images. By
+    itself, since D compares the images of a batch."""
+    G = load_generator(weights=GENERATOR, resolution=64, kind=None, origin=None)
+    D = critic()
+    images = torch.cat([G.synthesis(part, noise="const") for part in wp.split(32)])
+    return [float(torch.nn.functional.softplus(-D(image[None]))) for image in images]
+
+
+def nearer_to_w(other: str) -> Callable[[Runs], list[Measured]]:
+    """e4e's codes against another training's."""
+
+    def measure(runs: Runs) -> list[Measured]:
+        ours, theirs = codes(runs, "e4e"), codes(runs, other)
+        return [
+            compared(f"distance of layers from their mean: e4e, {other}", distance_to_w(ours),
+                     distance_to_w(theirs)),
+            compared(f"Mahalanobis distance to W: e4e, {other}", distance_to_samples(ours),
+                     distance_to_samples(theirs)),
+            compared(f"softplus(-D): e4e, {other}", unreal(ours), unreal(theirs)),
+        ]  # fmt: skip
+
+    return measure
+
+
+# ------------------------------------------------------------------ the claims
+
+
+def psp_over_e4e(runs: Runs) -> list[Measured]:
+    """Reconstruction."""
+    a, b = (runs.rows("psp"), "encode"), (runs.rows("e4e"), "encode")
+    return [between("MSE: pSp, e4e", "mse", a, b), between("Lite0: pSp, e4e", "lite0", a, b)]
+
+
+def restyle_over_psp(runs: Runs) -> list[Measured]:
+    """At the same number of images."""
+    a, b = (runs.rows("restyle_psp"), "encode"), (runs.rows("psp_8kimg"), "encode")
+    return [
+        between("MSE: ReStyle, pSp, both of 8 kimg", "mse", a, b),
+        between("Lite0: ReStyle, pSp, both of 8 kimg", "lite0", a, b),
+    ]
+
+
+def free_has_the_best_mse(runs: Runs) -> list[Measured]:
+    """Against the domain-regularised optimisation."""
+    free = (runs.rows("free"), "image2stylegan")
+    return [between("MSE: free W+, domain-regularised", "mse", free,
+                    (runs.rows("domain_2"), "domain_regularised"))]  # fmt: skip
+
+
+def lambda_dom_trades(runs: Runs) -> list[Measured]:
+    """MSE over weights of the domain term."""
+    rows = {weight: (runs.rows(f"domain_{weight}"), "domain_regularised") for weight in (0, 2, 20)}
+    return [
+        between("MSE: lambda_dom 0, 2", "mse", rows[0], rows[2]),
+        between("MSE: lambda_dom 2, 20", "mse", rows[2], rows[20]),
+    ]
+
+
+def guided_over_plain(runs: Runs) -> list[Measured]:
+    """Codes of the domain-guided encoder."""
+    a, b = (runs.rows("idinvert"), "encode"), (runs.rows("plain_encoder"), "encode")
+    return [
+        between("MSE: guided, plain", "mse", a, b),
+        between("Lite0: guided, plain", "lite0", a, b),
+        compared("softplus(-D): guided, plain", unreal(codes(runs, "idinvert")),
+                 unreal(codes(runs, "plain_encoder"))),
+    ]  # fmt: skip
+
+
+def moved_faces(runs: Runs) -> list[Measured]:
+    """Shifted by 8 px and turned by 15 degrees."""
+    found = runs.rows("moved_8")
+    return [
+        between("MSE: BDInvert, free W+", "mse", (found, "bdinvert"), (found, "image2stylegan")),
+        between("Lite0: BDInvert, free W+", "lite0", (found, "bdinvert"),
+                (found, "image2stylegan")),
+    ]  # fmt: skip
+
+
+def cells_reconstruct(runs: Runs) -> list[Measured]:
+    """16 x 16 cells against 8 x 8."""
+    a, b = (runs.rows("still_16"), "bdinvert"), (runs.rows("still_8"), "bdinvert")
+    return [
+        between("MSE: 16 x 16, 8 x 8", "mse", a, b),
+        between("Lite0: 16 x 16, 8 x 8", "lite0", a, b),
+    ]
+
+
+def tuning_reconstructs(method: str) -> Callable[[Runs], list[Measured]]:
+    """PTI or Clone against every method that leaves G as it is."""
+
+    def measure(runs: Runs) -> list[Measured]:
+        found = runs.rows("tuned")
+        others = ("encode", "domain_regularised", "image2stylegan")
+        return [
+            between(f"{column}: {method}, {other}", column.lower(), (found, method), (found, other))
+            for other in others
+            for column in ("MSE", "Lite0")
+        ]
+
+    return measure
+
+
+def keeps_samples(
+    method: str, words: list[str], term: str, none: str | None = None
+) -> Callable[[Runs], list[Measured]]:
+    """How far tuning for a face moves samples elsewhere, with a term of the method and without."""
+
+    def measure(runs: Runs) -> list[Measured]:
+        model = open_model(runs.checkpoint("psp")).model
+        target = faces(model, TUNED_FACES)
+        without = [] if none is None else [none]
+        kept = samples_moved(model, tuned_for(model, target, method, [*words, term]))
+        moved = samples_moved(model, tuned_for(model, target, method, [*words, *without]))
+        what = f"Lite0 of {SAMPLES} samples to themselves before: with {term}, without"
+        return [compared(what, kept, moved)]
+
+    return measure
+
+
+@torch.no_grad()
+def tuned_for(model: Model, target: Target, method: str, words: list[str]) -> Inversion:
+    """The method's result with words of conf/inversion changed."""
+    from hydra import compose, initialize_config_dir
+
+    overrides = ["checkpoint=given", f"inversion=[{method}]", *words]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("evaluate", overrides=overrides)
+    with torch.enable_grad():
+        found: Inversion = build_inversions(cfg.inversion, model)[method](target)
+    return found
+
+
+@torch.no_grad()
+def samples_moved(model: Model, found: Inversion) -> list[float]:
+    """For each of the tuned generators, the mean Lite0 distance of samples to G's own."""
+    distance = Perceptual(weight=1.0, backbone=efficientnet_lite0())
+    z = torch.randn(SAMPLES, model.G.z_dim, generator=torch.Generator().manual_seed(1))
+    wp = repeat_w(model.G.mapping(z), model.G.num_ws)
+    before, means = model.render(Inversion(wp)), []
+    assert found.weights is not None
+    for i in range(len(found.wp)):
+        weights = {name: change[i : i + 1].expand(SAMPLES, *change.shape[1:])
+                   for name, change in found.weights.items()}  # fmt: skip
+        after = model.render(Inversion(wp, weights=weights))
+        means.append(float(distance(after, before).mean()))
+    return means
+
+
+PTI_WORDS = ["inversion.pti.steps=100", "inversion.pti.lr=1e-3", "inversion.pti.threshold=null"]
+CLONE_WORDS = ["inversion.clone.steps=100"]
+CLAIMS = [
+    Claim("psp_over_e4e", "pSp reconstructs better than e4e", "arXiv 2102.02766, table 1",
+          psp_over_e4e),
+    Claim("restyle_over_psp", "ReStyle reconstructs better than its base at the same number of "
+          "images", "arXiv 2104.02699", restyle_over_psp),
+    Claim("free_mse", "Free optimisation in W+ has a lower MSE than the domain-regularised one",
+          "arXiv 2004.00049, table 2", free_has_the_best_mse),
+    Claim("lambda_dom", "The weight of the domain term trades MSE for semantics: a larger weight, "
+          "a larger MSE", "arXiv 2004.00049, fig. 8", lambda_dom_trades),
+    Claim("guided", "A domain-guided encoder's codes are better than a plain encoder's, trained on "
+          "samples of G alone", "arXiv 2004.00049, table 2", guided_over_plain),
+    Claim("delta", "Delta regularisation brings codes nearer to W", "arXiv 2102.02766, sec. 4",
+          nearer_to_w("e4e_without_delta")),
+    Claim("critic", "The critic of codes brings codes nearer to W", "arXiv 2102.02766, sec. 4",
+          nearer_to_w("e4e_without_critic")),
+    Claim("progressive", "Progressive training brings codes nearer to W",
+          "arXiv 2102.02766, sec. 4.1", nearer_to_w("e4e_all_layers")),
+    Claim("moved", "BDInvert keeps shifted and rotated images where W+ fails",
+          "arXiv 2108.08998, table 1", moved_faces),
+    Claim("cells", "A base code of 16 x 16 cells reconstructs better than one of 8 x 8",
+          "arXiv 2108.08998, sec. 5", cells_reconstruct),
+    Claim("pti", "PTI reconstructs better than what leaves G as it is", "arXiv 2106.05744, table 1",
+          tuning_reconstructs("pti")),
+    Claim("clone", "Clone reconstructs better than what leaves G as it is", "arXiv 2202.11833",
+          tuning_reconstructs("clone")),
+    Claim("locality", "PTI's locality term keeps other samples as they were", "arXiv 2106.05744",
+          keeps_samples("pti", PTI_WORDS, "inversion.pti.locality_weight=0.1")),
+    Claim("global", "Clone's global term keeps other samples as they were", "arXiv 2202.11833",
+          keeps_samples("clone", CLONE_WORDS, "inversion.clone.global_weight=1",
+                        "inversion.clone.global_weight=0")),
+]  # fmt: skip
+
+
+# ------------------------------------------------------------------ the page
+
+
+def main() -> None:
+    """Measure what was not measured yet, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/claims"))
+    parser.add_argument("--only", nargs="+", default=[c.name for c in CLAIMS],
+                        choices=[c.name for c in CLAIMS])  # fmt: skip
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "CLAIMS.md")
+    parser.add_argument("--train", nargs="*", default=[], help="words added to every training")
+    parser.add_argument("--evaluate", nargs="*", default=[], help="and to every evaluation")
+    args = parser.parse_args()
+    runs = Runs(args.out, {"train": args.train, "evaluate": args.evaluate})
+    found: dict[str, list[Measured]] = {}
+    for claim in CLAIMS:
+        if claim.name not in args.only:
+            continue
+        found[claim.name] = remembered(args.out / "claims" / f"{claim.name}.json", claim, runs)
+        for m in found[claim.name]:
+            print(f"{claim.name}: {m.what}: {m.numbers}: {m.verdict}", flush=True)
+    told = {claim: found[claim.name] for claim in CLAIMS if claim.name in found}
+    write_atomic(args.page, page(told).encode())
+    for name, measured in found.items():
+        write_atomic(args.page.parent / "claims" / f"{name}.svg", figure(measured))
+    print(f"written: {args.page}")
+
+
+def remembered(path: Path, claim: Claim, runs: Runs) -> list[Measured]:
+    """What was measured for a claim, now or before."""
+    if not path.is_file():
+        measured = [asdict(m) for m in claim.measure(runs)]
+        write_atomic(path, json.dumps(measured, indent=1).encode())
+    return [Measured(**m) for m in json.loads(path.read_text())]
+
+
+if __name__ == "__main__":
+    main()
