@@ -8,4 +8,4 @@ train: ## the main job: train an encoder on the built-in domain
 check: ## lint, format and types
 	ruff check . && ruff format --check . && mypy
 test: ## the tests
-	pytest -n 3 --dist loadfile
+	pytest -n 4 --dist loadfile

@@ -37,7 +37,9 @@ def filled(kind: type[nn.Module], golden: Case, num_ws: int) -> nn.Module:
 @pytest.mark.parametrize(
     ("name", "kind", "num_ws", "size"),
     [
-        ("psp_encoder_256", GradualStyleEncoder, 14, 209_450_688),
+        pytest.param(
+            "psp_encoder_256", GradualStyleEncoder, 14, 209_450_688, marks=pytest.mark.nightly
+        ),
         ("psp_encoder_1024", GradualStyleEncoder, 18, 267_136_704),
         ("psp_wplus_encoder", WPlusEncoder, 14, None),
     ],
@@ -59,7 +61,10 @@ def test_w_encoder_repeats_the_reference_s_code() -> None:
     assert golden.error("codes", wp[:, 0]) < TOLERANCE
 
 
-@pytest.mark.parametrize(("name", "num_ws"), [("e4e_encoder_256", 14), ("e4e_encoder_1024", 18)])
+@pytest.mark.parametrize(
+    ("name", "num_ws"),
+    [("e4e_encoder_256", 14), pytest.param("e4e_encoder_1024", 18, marks=pytest.mark.nightly)],
+)
 @torch.inference_mode()
 def test_e4e_at_every_stored_stage(name: str, num_ws: int) -> None:
     golden = case(name)

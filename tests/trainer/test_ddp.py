@@ -20,15 +20,16 @@ from ganinv.run.checkpoint import read_checkpoint
 from tests import runs
 from tests.dataset.sets import spoil
 from tests.processes import launch_ready
-from tests.runs import METHODS, composed, plain_overrides
+from tests.runs import METHODS, composed, methods, plain_overrides
 
 SHARE = 0.005  # of what training moved; Adam and Ranger make much of rounding in small gradients
-CASES = [(method, 2, 1) for method in METHODS] + [("e4e", 2, 2)]
-OFTEN = ("e4e", "restyle_psp", "gan")  # pools, passes, two players
-CASES += [
-    pytest.param(method, 4, 1, marks=[pytest.mark.nightly] * (method not in OFTEN))
+ON_FOUR = ("restyle_psp", "gan")  # passes; two players. Two ranks for the others, unless at night
+CASES = [
+    pytest.param(method, ranks, 1, marks=[pytest.mark.nightly] * seldom)
     for method in METHODS
+    for ranks, seldom in ((2, method == "restyle_psp"), (4, method not in ON_FOUR))
 ]
+CASES += [("e4e", 2, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_on_another_number_of_ranks_no_image_comes_twice_before_all_came(uneven,
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("method", ["gan", "psp"])
+@pytest.mark.parametrize("method", methods("gan"))
 def test_a_rank_without_an_image_to_validate_on_ends_all_of_them(method, assets, tmp_path):
     """Else the others would wait for its rows: too few images are refused at the start, a rank that
     can read none of its own ends the run."""

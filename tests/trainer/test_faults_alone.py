@@ -50,7 +50,7 @@ def seen(folder: Path, name: str = "last.ckpt") -> int:
     return read_checkpoint(folder / "checkpoints" / name)["images_seen"]
 
 
-@pytest.mark.parametrize("method", methods("psp", "gan"))
+@pytest.mark.parametrize("method", methods("gan"))
 def test_a_killed_run_of_any_method_repeats_bit_for_bit(method, assets, whole, tmp_path):
     """kill -9 at 20 of 24 images, after a validation; the checkpoint is of 16."""
     arguments = arguments_of(method, assets)
@@ -61,7 +61,7 @@ def test_a_killed_run_of_any_method_repeats_bit_for_bit(method, assets, whole, t
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("method", methods("e4e", "restyle_psp", "gan"))
+@pytest.mark.parametrize("method", methods("e4e", "gan"))
 def test_a_killed_run_of_any_method_on_two_ranks_repeats_bit_for_bit(
     method, assets, whole, tmp_path
 ):
@@ -120,7 +120,9 @@ def test_a_signal_to_a_run_by_script_ends_every_rank(assets, whole, tmp_path):
     assert same(folder, whole("e4e", 2))
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.nightly), "SIGUSR1"]
+)
 def test_every_signal_lets_the_step_end_and_the_run_go_on(assets, whole, tmp_path, name):
     """Ctrl-C, a scheduler's end, SLURM's warning: the exit code says which."""
     arguments, folder = plain_overrides("psp", *assets), tmp_path / "run"
@@ -188,7 +190,7 @@ def vanishing(assets, tmp_path, monkeypatch) -> Iterator[tuple[list[str], str]]:
     yield arguments, f"{tmp_path}/avatars64-*/train/*.tar"
 
 
-@pytest.mark.parametrize("fault", ["vanish", "cut"])
+@pytest.mark.parametrize("fault", [pytest.param("vanish", marks=pytest.mark.nightly), "cut"])
 def test_a_shard_that_goes_bad_while_running(vanishing, tmp_path, fault):
     """Its images are replaced, told and counted; over the allowed share the run stops."""
     arguments, shards = vanishing
