@@ -6,7 +6,7 @@ The state dict has exactly the keys of omertov/encoder4editing.
     w [N,D]    logits [N,1], higher = more like a w of the mapping network
 
 Differs from the released code in: the pool rests while the module is in eval mode (released: it
-also takes in validation codes), draws from a given generator, and is part of the state dict.
+also takes in validation codes), draws from a given seed, and is part of the state dict.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ganinv.core.errors import ConfigError, explain
+from ganinv.core.seed import derive_seed, randint_rows
 
 
 class LatentDiscriminator(nn.Module):
@@ -57,34 +58,38 @@ class CodePool(nn.Module):
         self.register_buffer("codes", torch.zeros(size, w_dim))
         self.count = 0  # codes held so far; on the host, so that reading it never waits for a GPU
 
-    def query(self, codes: Tensor, generator: torch.Generator) -> Tensor:
+    def query(self, codes: Tensor, seed: int) -> Tensor:
         """Codes to show to the discriminator in place of those given.
 
         Args:
             codes: [B,D], or [B,S,D], of which one code a sample is drawn at random. Detached.
-            generator: a CPU generator; the only source of chance.
+            seed: the only source of chance.
 
         Returns:
             [B,D]. In eval mode the drawn codes themselves, and the pool is not touched.
         """
         codes = codes.detach()
-        batch = len(codes)
+        batch, size = len(codes), len(self.codes)
+        numbers = torch.arange(batch, device=codes.device)
         if codes.ndim == 3:
-            drawn = torch.randint(codes.shape[1], (batch,), generator=generator).to(codes.device)
-            codes = codes[torch.arange(batch, device=codes.device), drawn]
+            row = randint_rows([derive_seed(seed, "row")], codes.shape[1], batch, codes.device)[0]
+            codes = codes[numbers, row]
         if not self.training:
             return codes
-        swap = (torch.rand(batch, generator=generator) < 0.5).tolist()
-        place = torch.randint(len(self.codes), (batch,), generator=generator).tolist()
-        shown = codes.clone()
-        for i in range(batch):  # in order: a sample may be swapped for one of its own batch
-            if self.count < len(self.codes):
-                self.codes[self.count] = codes[i]
-                self.count += 1
-            elif swap[i]:
-                shown[i] = self.codes[place[i]]
-                self.codes[place[i]] = codes[i]
-        return shown
+        taken = min(batch, size - self.count)  # the first ones, while there is room
+        self.codes[self.count : self.count + taken] = codes[:taken]
+        self.count += taken
+        swap = randint_rows([derive_seed(seed, "swap")], 2, batch, codes.device)[0] == 1
+        swap = swap & (numbers >= taken)
+        place = randint_rows([derive_seed(seed, "place")], size, batch, codes.device)[0]
+        # In order: a sample may be swapped for one of its own batch, the last that went there.
+        same = swap & (place == place[:, None])  # [B,B]: whether sample j goes where i is to look
+        before = torch.where(same & (numbers < numbers[:, None]), numbers + 1, 0).amax(1)
+        older = torch.where(before[:, None] > 0, codes[before - 1], self.codes[place])
+        goes = swap & (place == torch.arange(size, device=codes.device)[:, None])  # [size,B]
+        last = torch.where(goes, numbers + 1, 0).amax(1)
+        self.codes.copy_(torch.where(last[:, None] > 0, codes[last - 1], self.codes))
+        return torch.where(swap[:, None], older, codes)
 
     def get_extra_state(self) -> int:
         """How much of the pool is filled."""

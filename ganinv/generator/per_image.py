@@ -10,13 +10,14 @@ of one convolution, which is also the fused form of StyleGAN2. Gradients reach d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ganinv.core.errors import explain
+from ganinv.core.seed import randn_maps
 
 PREFIX = "synthesis."  # names are those of the generator's state dict
 NoiseMaps = Mapping[str, Tensor]
@@ -28,10 +29,26 @@ def check_noise(maps: NoiseMaps, network: nn.Module, batch: int) -> dict[int, Te
     Raises:
         ValueError: a name that is no noise buffer of the network, or a map of another shape.
     """
-    own = {f"{PREFIX}{k}": v for k, v in network.named_buffers() if k.endswith("noise_const")}
+    own = stored_maps(network)
     shapes = {name: (batch, 1, *buffer.shape) for name, buffer in own.items()}
     _check_names("noise", maps, shapes)
     return {id(own[name]): value for name, value in maps.items()}
+
+
+def stored_maps(network: nn.Module) -> dict[str, Tensor]:
+    """Name -> noise buffer [r,r] of each layer of a synthesis network, in order."""
+    buffers = network.named_buffers()
+    return {f"{PREFIX}{name}": b for name, b in buffers if name.endswith("noise_const")}
+
+
+def random_maps(network: nn.Module, seeds: Sequence[int]) -> dict[int, Tensor]:
+    """id of each layer's stored map -> N(0,1) [B,1,r,r] in its place, a function of each image's
+    seed; of all layers, also of those that an f leaves out, so that the others keep theirs."""
+    stored = list(stored_maps(network).values())
+    if not stored:
+        return {}
+    drawn = randn_maps(seeds, [(1, *own.shape) for own in stored], stored[0].device)
+    return {id(own): found for own, found in zip(stored, drawn, strict=True)}
 
 
 def synthesize_changed(

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ganinv.core.interface import Noise
 from ganinv.core.latent import num_ws
 from ganinv.core.op import Dense, bias_act, full, modulated_conv2d, setup_filter, upsample2d
-from ganinv.generator.per_image import NoiseMaps, check_noise, synthesize_changed
+from ganinv.generator.per_image import NoiseMaps, check_noise, random_maps, synthesize_changed
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -44,9 +44,10 @@ class NoiseSource:
         mode: "const" (the stored map), "none", "random" (N(0,1), new at each call), or maps of each
             image by the name of G's buffer (`per_image.py`); layers without any have the stored.
         seeds: one integer an image; image i then depends on `seeds[i]` alone, on any device and in
-            any batch. None draws from torch's global state.
-        network: the synthesis network, needed with maps.
-        batch: B, likewise.
+            any batch, and the maps of all layers are drawn at once. None draws from torch's global
+            state.
+        network: the synthesis network, needed with maps or seeds.
+        batch: B, needed with maps.
     """
 
     def __init__(
@@ -63,18 +64,17 @@ class NoiseSource:
         if mode not in ("const", "none", "random"):
             raise ValueError(f"noise mode {mode!r}; expected 'const', 'none' or 'random'")
         self.mode = mode
-        self.samples = None if seeds is None else [torch.Generator().manual_seed(s) for s in seeds]
+        if mode == "random" and seeds is not None:
+            assert network is not None
+            self.maps = random_maps(network, seeds)
 
     def map(self, const: Tensor, x: Tensor) -> Tensor | None:
         """Noise for the activations x [B,C,R,R]: [R,R], [B,1,R,R] or None."""
         if self.mode == "none":
             return None
-        if self.mode == "const":
+        if self.mode == "const" or self.maps:
             return self.maps.get(id(const), const)
-        size = const.shape
-        if self.samples is None:
-            return torch.randn(x.shape[0], 1, *size, device=x.device)
-        return torch.stack([torch.randn(1, *size, generator=g) for g in self.samples]).to(x.device)
+        return torch.randn(x.shape[0], 1, *const.shape, device=x.device)
 
 
 class MappingNetwork(nn.Module):

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from ganinv.core.interface import Batch
-from ganinv.core.seed import generator_of
+from ganinv.core.seed import derive_seed
 from ganinv.discriminator.latent import CodePool
 from ganinv.loss.adversarial import logistic, r1_penalty
 from ganinv.loss.term import Losses
@@ -118,12 +118,12 @@ class E4E(EncoderMethod):
         fake = wp[:, : self.stage + 1]  # [B,stage+1,D]
         if not self.pools:
             return real, fake[:, 0]
-        rng = generator_of(self.seed, "pool", self.images_seen)
         shown = []
-        for pool, codes in zip(self.pools, (real, fake), strict=True):
+        for name, pool, codes in zip(("real", "fake"), self.pools, (real, fake), strict=True):
             everyone, mine = self.gather(codes)  # in the order of the stream
             assert isinstance(pool, CodePool)
-            shown.append(pool.query(everyone, rng)[mine])
+            seed = derive_seed(self.seed, f"pool of {name} codes", self.images_seen)
+            shown.append(pool.query(everyone, seed)[mine])
         return shown[0], shown[1]
 
     def loss_D(self, real: Tensor, fake: Tensor) -> Losses:

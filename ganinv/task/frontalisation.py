@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ganinv.core.seed import derive_seed
+from ganinv.core.seed import derive_seed, randint_rows
 from ganinv.task.image import Image
 
 
@@ -25,7 +25,5 @@ class Frontalisation(Image):
         """x; in training each image is mirrored with probability 1/2."""
         if not training:
             return x
-        mirrored = torch.tensor(
-            [derive_seed(seed, "mirror") & 1 for seed in seeds], dtype=torch.bool
-        )
-        return torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
+        sides = randint_rows([derive_seed(seed, "mirror") for seed in seeds], 2, 1, x.device)
+        return torch.where(sides[:, :, None, None] == 1, x.flip(-1), x)

@@ -22,6 +22,8 @@ from ganinv.core.errors import ConfigError, explain
 from ganinv.core.seed import derive_seed
 from ganinv.task.image import Image
 
+CPU = torch.device("cpu")
+
 
 def cubic(t: Tensor) -> Tensor:
     """Keys' kernel of a = -1/2."""
@@ -32,9 +34,10 @@ def cubic(t: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def kernel(factor: int) -> Tensor:
+def kernel(factor: int, device: torch.device = CPU) -> Tensor:
     """k_f [4f]."""
-    k = cubic((torch.arange(4 * factor, dtype=torch.float64) - (4 * factor - 1) / 2) / factor)
+    places = torch.arange(4 * factor, dtype=torch.float64, device=device)
+    k = cubic((places - (4 * factor - 1) / 2) / factor)
     return (k / k.sum()).float()
 
 
@@ -42,7 +45,7 @@ def smaller(x: Tensor, factor: int) -> Tensor:
     """x [B,C,H,W] -> [B,C,H/factor,W/factor]."""
     if factor == 1:
         return x
-    k = kernel(factor).to(x)
+    k = kernel(factor, x.device).to(x.dtype)
     before = 3 * factor // 2
     after = 3 * factor - before
     channels = x.shape[1]
@@ -94,9 +97,10 @@ class SuperResolution(Image):
                 )
             )
         chosen = [self.factors[derive_seed(seed, "factor") % len(self.factors)] for seed in seeds]
-        s = x.clone()
-        for factor in sorted(set(chosen) - {1}):
-            rows = [i for i, one in enumerate(chosen) if one == factor]
-            small = smaller(x[rows], factor).clamp(-1, 1)
-            s[rows] = F.interpolate(small, x.shape[-2:], mode="bilinear", align_corners=False)
-        return s
+        rows = []  # one by one: which image has which factor is known on the CPU alone
+        for row, factor in zip(x.split(1), chosen, strict=True):
+            if factor > 1:
+                small = smaller(row, factor).clamp(-1, 1)
+                row = F.interpolate(small, x.shape[-2:], mode="bilinear", align_corners=False)
+            rows.append(row)
+        return torch.cat(rows)

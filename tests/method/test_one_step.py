@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganinv.core.seed import rand_rows
 from ganinv.method.base import Method
 from tests.method.curves import batches, trained_steps
 from tests.runs import METHODS
@@ -191,8 +192,7 @@ def test_idinvert(game: str, assets: Any) -> None:
             played = D(x_hat) - D(x)
         if game == "wgan_gp":
             seeds = built.seeds("between", step.position)
-            between = [torch.rand((), generator=torch.Generator().manual_seed(s)) for s in seeds]
-            share = torch.stack(between)[:, None, None, None]
+            share = rand_rows(seeds, "cpu")[:, None, None, None]
             penalty = 8 * (slope(D, share * x + (1 - share) * x_hat).norm(dim=1) - 1).square()
         else:
             penalty = 8 / 2 * slope(D, x).square().sum(1)
