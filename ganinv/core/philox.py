@@ -14,7 +14,6 @@ drawn where they are used, and the integers are the same on every device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,18 +22,15 @@ ROUNDS = 10
 M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 WORD = 0xFFFFFFFF
-Words = tuple[Any, Any, Any, Any]  # int64 tensors whose shapes broadcast, or plain integers
+Words = tuple[Tensor, Tensor, Tensor, Tensor]  # int64 in [0, 2^32)
 
 
-def philox(counter: Words, key: tuple[Any, Any]) -> Words:
+def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> Words:
     """The four words of each counter under its key.
 
     Args:
-        counter: c0 ... c3 in [0, 2^32), as `Words`.
-        key: k0, k1, likewise.
-
-    Returns:
-        Four words in [0, 2^32), of all the shapes together; plain integers if all six were.
+        counter: c0 ... c3, int64 in [0, 2^32), of one shape.
+        key: k0, k1, likewise, of shapes that broadcast to it.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -42,7 +38,8 @@ def philox(counter: Words, key: tuple[Any, Any]) -> Words:
         # int64 wraps around, which leaves all 64 bits of a product; what stands above the low
         # word of c1 and c3 is cut off by the next mask
         p0, p1 = c0 * M0, c2 * M1
-        c0, c2 = (p1 >> 32 ^ c1 ^ k0) & WORD, (p0 >> 32 ^ c3 ^ k1) & WORD
+        c0 = (p1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(WORD)
+        c2 = (p0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(WORD)
         c1, c3 = p1, p0
         k0, k1 = (k0 + W0) & WORD, (k1 + W1) & WORD
     return c0, c1 & WORD, c2, c3 & WORD
@@ -54,6 +51,10 @@ def keys_of(seeds: Sequence[int], device: torch.device | str) -> tuple[Tensor, T
     return key & WORD, key >> 32
 
 
-def counters(first: int, count: int, device: torch.device | str) -> Words:
-    """The counters first, first + 1, ... below 2^32, [count]; the three upper words are 0."""
-    return torch.arange(first, first + count, device=device), 0, 0, 0
+def counters(first: int, count: int, key: Tensor) -> Words:
+    """The counters first, first + 1, ... below 2^32 for each key [B,1], [B,count]; the three upper
+    words are 0."""
+    shape = (len(key), count)
+    c0 = torch.arange(first, first + count, device=key.device).expand(shape)
+    zero = key.new_zeros(()).expand(shape)
+    return c0, zero, zero, zero

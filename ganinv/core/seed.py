@@ -26,7 +26,7 @@ from ganinv.core.philox import Words, counters, keys_of, philox
 
 Device = torch.device | str
 SPAN = 2.0**32  # values of a word
-CPU_CHUNK = 1 << 13  # counters at a time on a CPU, so that its cache holds what a round touches
+CPU_CHUNK = 1 << 15  # counters at a time on a CPU, so that its cache holds what a round touches
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -51,35 +51,42 @@ def randn_maps(
     """N(0,1), one tensor `[len(seeds), *shape]` for each shape, all in one draw; sample i depends
     on `seeds[i]` and on the sizes of the shapes before its own."""
     sizes = [math.prod(shape) for shape in shapes]
-    drawn = _drawn(seeds, sum(sizes), device, _normal)
+    drawn = _drawn(seeds, sum(sizes), device, _normal, torch.get_default_dtype())
     parts = drawn.split(sizes, 1)
     return [x.reshape(len(seeds), *shape) for x, shape in zip(parts, shapes, strict=True)]
 
 
 def rand_rows(seeds: Sequence[int], device: Device, shape: Sequence[int] = ()) -> Tensor:
     """U(0,1] of shape `[len(seeds), *shape]`; sample i depends on `seeds[i]` alone."""
-    return _drawn(seeds, math.prod(shape), device, _uniform).reshape(len(seeds), *shape)
+    drawn = _drawn(seeds, math.prod(shape), device, _uniform, torch.get_default_dtype())
+    return drawn.reshape(len(seeds), *shape)
 
 
 def randint_rows(seeds: Sequence[int], below: int, count: int, device: Device) -> Tensor:
     """int64 in [0, below), `[len(seeds), count]`, below 2^31; row i depends on `seeds[i]` alone."""
-    return _drawn(seeds, count, device, lambda words: [word * below >> 32 for word in words])
+    return _drawn(
+        seeds, count, device, lambda words: [word * below >> 32 for word in words], torch.int64
+    )
 
 
 Turn = Callable[[Words], Sequence[Tensor]]  # of four words [B,n] into four numbers [B,n]
 
 
-def _drawn(seeds: Sequence[int], count: int, device: Device, turned: Turn) -> Tensor:
+def _drawn(
+    seeds: Sequence[int], count: int, device: Device, turned: Turn, dtype: torch.dtype
+) -> Tensor:
     """[B,count] of what the words are turned into, word after word."""
-    key, blocks = keys_of(seeds, device), max(1, -(-count // 4))
+    key, blocks = keys_of(seeds, device), -(-count // 4)
+    drawn = torch.empty(len(seeds), blocks, 4, dtype=dtype, device=device)
     at_once = blocks
-    if torch.device(device).type == "cpu" and not torch.compiler.is_compiling():
-        at_once = max(1, CPU_CHUNK // max(1, len(seeds)))
-    parts = []
+    if drawn.device.type == "cpu" and not torch.compiler.is_compiling():
+        at_once = CPU_CHUNK // max(1, len(seeds))
+    at_once = max(1, at_once)
     for first in range(0, blocks, at_once):
-        words = philox(counters(first, min(at_once, blocks - first), device), key)
-        parts.append(torch.stack(tuple(turned(words)), 2))  # [B,n,4]
-    return torch.cat(parts, 1).flatten(1)[:, :count]
+        part = drawn[:, first : first + at_once]
+        for j, number in enumerate(turned(philox(counters(first, part.shape[1], key[0]), key))):
+            part[..., j] = number
+    return drawn.flatten(1)[:, :count]
 
 
 def _uniform(words: Sequence[Tensor]) -> list[Tensor]:

@@ -16,21 +16,25 @@ KNOWN = {  # counter and key -> words
 }  # fmt: skip
 
 
+def words_of(*given: int) -> tuple[int, ...]:
+    """Of a counter and a key of two."""
+    tensors = [torch.tensor([[word]]) for word in given]
+    return tuple(int(word) for word in philox(tensors[:4], tensors[4:]))
+
+
 @pytest.mark.parametrize("given", KNOWN)
 def test_known_answers(given: tuple[int, ...]) -> None:
-    """Of tensors, whose products overflow int64, and of Python's unbounded integers."""
-    tensors = [torch.tensor([[word]]) for word in given]
-    found = philox((tensors[0], tensors[1], tensors[2], tensors[3]), (tensors[4], tensors[5]))
-    assert tuple(int(word) for word in found) == KNOWN[given]
-    assert philox(given[:4], given[4:]) == KNOWN[given]  # type: ignore[arg-type]
+    """The products of large words overflow int64."""
+    assert words_of(*given) == KNOWN[given]
 
 
 def test_rows_and_columns_are_those_of_single_numbers() -> None:
     seeds = [0, 5, 2**40 + 3, 2**63 - 1]
-    words = philox(counters(7, 3, "cpu"), keys_of(seeds, "cpu"))
+    key = keys_of(seeds, "cpu")
+    words = philox(counters(7, 3, key[0]), key)
     for i, seed in enumerate(seeds):
         for j in range(3):
-            alone = philox((7 + j, 0, 0, 0), (seed & WORD, seed >> 32))
+            alone = words_of(7 + j, 0, 0, 0, seed & WORD, seed >> 32)
             assert tuple(int(word[i, j]) for word in words) == alone
 
 
@@ -38,11 +42,9 @@ def test_it_is_one_graph_for_the_compiler() -> None:
     """The traced operations, run again on other inputs, give the same integers."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    def draw(block: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-        return torch.stack(philox((block, 0, 0, 0), (low, high)))
+    def draw(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        return torch.stack(philox(counters(9, 4, low), (low, high)))
 
-    low, high = keys_of([1, 2], "cpu")
-    graph = make_fx(draw, tracing_mode="fake")(torch.arange(4), low, high)
-    low, high = keys_of([3, 2**62 + 9], "cpu")
-    block = torch.arange(9, 13)
-    assert torch.equal(graph(block, low, high), draw(block, low, high))
+    graph = make_fx(draw, tracing_mode="fake")(*keys_of([1, 2], "cpu"))
+    key = keys_of([3, 2**62 + 9], "cpu")
+    assert torch.equal(graph(*key), draw(*key))

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from ganinv.core import seed as drawing
-from ganinv.core.philox import WORD, philox
+from ganinv.core.philox import WORD
 from ganinv.core.seed import derive_seed, rand_rows, randint_rows, randn_maps, randn_rows
+from tests.core.test_philox import words_of
 
 MANY = [derive_seed("many", i) for i in range(4)]
 
 
 def test_a_number_is_the_formula_s() -> None:
     """Element 6 of an image: the third word of counter 1, with the fourth for the angle."""
-    words = philox((1, 0, 0, 0), (12345 & WORD, 12345 >> 32))
+    words = words_of(1, 0, 0, 0, 12345, 0)
     radius = math.sqrt(-2 * math.log((words[2] + 1) / 2**32))
     angle = 2 * math.pi * words[3] / 2**32
     found = randn_rows([12345], (8,), "cpu")[0]

@@ -56,7 +56,8 @@ def test_then_swaps_half_and_loses_none() -> None:
 def test_sequential_semantics_within_a_batch(held: int) -> None:
     """The plain rule, one code after the other, with the same draws."""
     pool, codes = CodePool(size=3, w_dim=1), list(range(10, 30))
-    pool.query(named(*range(held)), 1)
+    if held:
+        pool.query(named(*range(held)), 1)
     kept, shown = [float(i) for i in range(held)], []
     swap = randint_rows([derive_seed(7, "swap")], 2, 20, "cpu")[0].tolist()
     place = randint_rows([derive_seed(7, "place")], 3, 20, "cpu")[0].tolist()
