@@ -21,6 +21,7 @@ from torch import Tensor
 from ganinv.cli._align_options import align_settings
 from ganinv.cli._inputs import compared, read, read_mask, targets, task_of
 from ganinv.cli._methods import plain_methods
+from ganinv.cli._pasting import Pasting
 from ganinv.config.inversions import build_inversions
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_uint8, to_unit
@@ -61,6 +62,7 @@ class Inverting:
     methods: DictConfig | None = None  # nodes of conf/inversion; None: the encoder alone
     size: int | None = None  # px a side at which a method compares; None: what the encoder reads
     masks: Source | None = None  # of the same names as images
+    pasting: Pasting | None = None  # contexts in which a box of each image stays
 
     @property
     def batches(self) -> list[range]:
@@ -97,6 +99,7 @@ class Inverting:
             "method_size": self.size,
             "method_seed": self.seed if self.methods is not None else None,
             "masks": None if self.masks is None else repr(self.masks.items()),
+            "paste": None if self.pasting is None else self.pasting.settings,
         }
 
 
@@ -176,7 +179,7 @@ class Inverter:
         if self.job.methods is None:
             return Target(x=s, s=s, key=names, seeds=seeds)
         x = to_unit(torch.stack([one[1] for one in pixels]).to(self.device))
-        mask = torch.stack([one[2] for one in pixels]).to(x) if self.job.masks else None
+        mask = torch.stack([one[2] for one in pixels]).to(x) if len(pixels[0]) > 2 else None
         return Target(x=x, s=s, key=names, seeds=seeds, mask=mask)
 
     def _keep(self, out: Path, names: list[str], found: Inversion) -> None:
@@ -205,7 +208,7 @@ class Inverter:
 
     def _read(self, name: str) -> tuple[Tensor, ...] | str:
         """uint8 [C0,H,W] for the encoder and, of a method, [3,S,S] to compare with and where there
-        are masks [1,S,S]; or why it could not be read."""
+        are masks or contexts [1,S,S]; or why it could not be read."""
         size = self.model.input_size
         wanted = self.compared
         try:
@@ -214,6 +217,10 @@ class Inverter:
             if self.job.methods is None:
                 return (s,)
             x = s if wanted == size else read(data, self.task, wanted, self.job.fit)
+            if (pasting := self.job.pasting) is not None:
+                scene = pasting.context_of(name)
+                behind = [read(scene, self.task, one, self.job.fit) for one in (size, wanted)]
+                return pasting(s, behind[0])[0], *pasting(x, behind[1])
             if self.job.masks is None:
                 return s, x
             return s, x, read_mask(self.job.masks, name, wanted, self.job.fit)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from ganinv.cli._align_options import add_align, aligned, detector_with_align
 from ganinv.cli._inputs import TASKS, compared, layers_of, open_masks, task_of
 from ganinv.cli._methods import ENCODE, check_methods, config_of
+from ganinv.cli._pasting import box_of, open_pasting
 from ganinv.core.command import printable
 from ganinv.core.errors import ConfigError, DataError, explain
 
@@ -42,6 +43,7 @@ EXAMPLES = """examples:
   ganinv invert runs/NAME/checkpoints/best.ckpt masks --out faces --outputs 5 --mix-layers 8-17
   ganinv invert e4e_ffhq_encode.pt aligned --out tuned --method pti --size 1024 --set steps=200
   ganinv invert e4e_ffhq_encode.pt aligned --out tuned --method pti --start projector
+  ganinv invert idinvert.ckpt faces --paste scenes --method domain_regularised --out diffused
 
 Images are turned upright, cropped to the encoder's aspect and resized, as ganinv shard does. Faces
 must be aligned as the encoder's training images were: --align crops photos as FFHQ's were.
@@ -104,6 +106,11 @@ def add_methods(parser: argparse.ArgumentParser) -> None:
                        "default what the encoder reads; at most the generator's")  # fmt: skip
     group.add_argument("--masks", type=Path, metavar="DIR", help="images of the same names, white "
                        "where an image counts (in-painting)")  # fmt: skip
+    group.add_argument("--paste", type=Path, metavar="DIR", help="contexts, images of the same "
+                       "names or one for all: what is in --box of an image, in its context "
+                       "(semantic diffusion, IDInvert)")  # fmt: skip
+    group.add_argument("--box", metavar="T,B,L,R", help="of --paste: top, bottom, left, right as "
+                       "parts of the side; default that of aligned faces")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -144,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
         methods=methods,
         size=args.size,
         masks=masks,
+        pasting=open_pasting(args.paste, args.box, source, detector, model, args.size),
     )
     inverter = Inverter(job, model, ranks)
     sizes = [len(batch) for batch in job.batches]
@@ -203,13 +211,22 @@ def _check(args: argparse.Namespace) -> None:
         if (value := getattr(args, name)) is not None and value < 1:
             option = name.replace("_", "-")
             raise ConfigError(explain(f"--{option} {value}", "at least 1", "raise it"))
-    given = {"start": args.start, "size": args.size, "masks": args.masks, "set": args.settings}
+    given = {"start": args.start, "size": args.size, "masks": args.masks, "set": args.settings,
+             "paste": args.paste}  # fmt: skip
     for option, value in given.items():
         if args.method == ENCODE and value not in (None, []):
             raise ConfigError(
                 explain(f"--{option} with the encoder alone", "--method NAME, which it is for",
                         f"add --method pti, say, or leave --{option} out")
             )  # fmt: skip
+    args.box = box_of(args.box)
+    if args.box is not None and args.paste is None:
+        raise ConfigError(explain("--box without --paste", "both", "add --paste DIR"))
+    if args.masks is not None and args.paste is not None:
+        raise ConfigError(
+            explain("--masks with --paste, whose box is the mask", "one of them",
+                    "leave the other one out")
+        )  # fmt: skip
     if not math.isfinite(args.mix_alpha):
         raise ConfigError(explain(f"--mix-alpha {args.mix_alpha}", "a number", "e.g. 0.5"))
     from ganinv.run.disk import check_writable

@@ -19,6 +19,7 @@ from ganinv.core.interface import Target
 from ganinv.core.safe.io import write_safetensors
 from ganinv.core.seed import derive_seed
 from ganinv.evaluation.open import open_model
+from ganinv.inversion.diffusion import diffuse
 from ganinv.inversion.file import FORMAT, read_inversion
 from ganinv.inversion.image2stylegan import Image2StyleGAN
 from tests.cli.test_invert import ok, picture, refused
@@ -195,6 +196,60 @@ def test_masks_are_of_the_images(trained, folder, tmp_path, capsys):
             tmp_path / "d")  # fmt: skip
 
 
+def test_what_is_in_a_box_is_pasted_and_only_it_counts(trained, folder, tmp_path, capsys):
+    """As Python's `diffuse`, with the context of the same name, and with one for all."""
+    checkpoint, _ = trained
+    scenes, one = tmp_path / "scenes", tmp_path / "one"
+    scenes.mkdir(), one.mkdir()
+    for i in range(3):
+        picture(10 + i, (64, 64)).save(scenes / f"{i}.png")
+    picture(11, (64, 64)).save(one / "scene.png")
+    box = (0.25, 0.75, 0.125, 0.5)
+    common = (checkpoint, folder, "--method", "domain_regularised", *SHORT, "--box",
+              ",".join(map(str, box)))  # fmt: skip
+    ok(capsys, *common, "--paste", scenes, "--out", tmp_path / "a")
+    ok(capsys, *common, "--paste", one, "--out", tmp_path / "b")
+    first, second = (torch.load(tmp_path / n / "latents.pt", weights_only=True) for n in "ab")
+    torch.testing.assert_close(first[1], second[1], rtol=0, atol=1e-4)
+    assert not torch.allclose(first[0], second[0], rtol=0, atol=1e-4)
+
+    def image(path):
+        pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None]
+        return to_unit(pixels)
+
+    model = open_model(checkpoint).model
+    invert = build_inversions(config_of("domain_regularised", None, ["steps=2"]).inversion, model)
+    expected = diffuse(
+        invert["domain_regularised"], image(folder / "1.png"), image(scenes / "1.png"),
+        keys=["1.png"], seeds=[derive_seed(0, "inversion", "1.png")], box=box,
+    ).wp[0]  # fmt: skip
+    torch.testing.assert_close(expected, first[1], rtol=0, atol=1e-4)
+    other = ("--out", tmp_path / "a", "--paste", one)
+    refused(capsys, "begun with other paste; expected the same command", *common, *other)
+
+
+def test_contexts_that_cannot_be(trained, folder, tmp_path, capsys):
+    out = ("--out", tmp_path / "o")
+    common = (trained[0], folder, *out, "--method", "domain_regularised", *SHORT)
+    scenes, empty = tmp_path / "scenes", tmp_path / "empty"
+    scenes.mkdir(), empty.mkdir()
+    for name in ("0.png", "1.png"):
+        picture(0, (64, 64)).save(scenes / name)
+    refused(capsys, "scenes without a context for 2.png; expected an image of the same name, or",
+            *common, "--paste", scenes)  # fmt: skip
+    refused(capsys, "empty without any image; expected a context for each image, or one for all",
+            *common, "--paste", empty)  # fmt: skip
+    for box in ("0.5,0.2,0,1", "0,1,0", "a,1,0,1", "0,nan,0,1", "-0.1,1,0,1"):
+        refused(capsys, f"--box {box}; expected top < bottom and left < right", *common, "--paste",
+                folder, f"--box={box}")  # fmt: skip
+    refused(capsys, "the box [0.5, 0.501, 0.0, 1.0]; expected top < bottom", *common, "--paste",
+            folder, "--box", "0.5,0.501,0,1")  # fmt: skip
+    refused(capsys, "--box without --paste; expected both", *common, "--box", "0,1,0,1")
+    refused(capsys, "--masks with --paste, whose box is the mask; expected one of them", *common,
+            "--paste", folder, "--masks", folder)  # fmt: skip
+    assert not (tmp_path / "o").exists()
+
+
 def test_an_image_without_a_finite_loss_is_told(trained, folder, tmp_path, capsys, monkeypatch):
     losses = Image2StyleGAN.losses
 
@@ -236,7 +291,8 @@ def test_refusals(trained, folder, tmp_path, capsys):
     refused(capsys, "bdinvert without base_code", *common, "bdinvert")
     refused(capsys, "--method pti with shared=true on 3 images in batches of 2; expected one batch",
             *common, "pti", *SHORT, "--set", "shared=true", "--batch-size", 2)  # fmt: skip
-    for option in (("--start", "w_avg"), ("--set", "steps=3"), ("--size", 64), ("--masks", folder)):
+    for option in (("--start", "w_avg"), ("--set", "steps=3"), ("--size", 64), ("--masks", folder),
+                   ("--paste", folder)):  # fmt: skip
         refused(capsys, f"{option[0]} with the encoder alone; expected --method NAME",
                 *common[:-1], *option)  # fmt: skip
     assert not (tmp_path / "o").exists()
