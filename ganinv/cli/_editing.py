@@ -75,6 +75,19 @@ def strengths_of(text: str) -> list[float]:
     return strengths
 
 
+def check_pictures(count: int | None) -> None:
+    """Refuse a number of pictures that makes no strip; None: none are asked for.
+
+    Raises:
+        ConfigError: too few or too many.
+    """
+    if count is not None and not 2 <= count <= MOST_STRENGTHS:
+        raise ConfigError(
+            explain(f"--interpolate {count}", f"2 to {MOST_STRENGTHS} pictures",
+                    "e.g. --interpolate 7")
+        )  # fmt: skip
+
+
 def _number(text: str, word: str) -> float:
     try:
         value = float(word)

@@ -1,10 +1,13 @@
-"""`ganinv edit`: codes along directions, as strips, videos and codes.
+"""`ganinv edit`: codes along directions, between each other, or crossed, as strips, videos, codes.
 
-OUT/<direction>.png                 a row for each of the first images, a column for each strength
-OUT/<direction>.webp (or .mp4)      the same, moving from one end to the other and back
-OUT/strips/<direction>/<image>.png  one strip for each image
-OUT/codes/<direction>.npy, .pt      float32 [N,S,L,D], the edited codes
-OUT/edit.json                       names, strengths, directions and generator
+OUT/<edit>.png                 a row for each of the first images, a column for each strength
+OUT/<edit>.webp (or .mp4)      the same, moving from one end to the other and back
+OUT/strips/<edit>/<image>.png  one strip for each image
+OUT/codes/<edit>.npy, .pt      float32 [N,S,L,D], the edited codes
+OUT/edit.json                  names, strengths, directions and generator
+
+<edit> is the name of a direction, `interpolate` or `crossover`; the last two have a row for each
+image and the one after it, <image>--<next>.
 """
 
 from __future__ import annotations
@@ -12,11 +15,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganinv.cli._editing import layers_of, open_generator, read_codes, strengths_of
+from ganinv.cli._edited import Edited, Given, along, crossed_over, interpolated
+from ganinv.cli._editing import (
+    check_pictures,
+    layers_of,
+    open_generator,
+    read_codes,
+    strengths_of,
+)
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 
 if TYPE_CHECKING:
@@ -30,6 +39,7 @@ EXAMPLES = """examples:
   ganinv edit inverted --direction smile.safetensors --strengths -3..3 --checkpoint runs/NAME/checkpoints/best.ckpt --out edited
   ganinv edit inverted/latents.pt --direction age.pt --direction pca.safetensors:3 --strengths -2,0,2 --generator ffhq.pkl --out edited
   ganinv edit tuned/inversions/ME.safetensors --direction smile --strengths -3..3:13 --video mp4 --out edited
+  ganinv edit inverted --interpolate 7 --crossover 0-3 --checkpoint runs/NAME/checkpoints/best.ckpt --out between
 
 LATENTS is latents.pt or latents.npy of `ganinv invert`, the folder it wrote, or files of its
 inversions/, whose f, noise maps and changes of weights stay as they are.
@@ -42,18 +52,23 @@ def add_parser(subparsers: Any) -> None:
     """Register the command."""
     parser = subparsers.add_parser(
         "edit",
-        help="codes of ganinv invert moved along directions: strips, videos, codes",
-        description="Move codes along directions of ganinv fit or of published files.",
+        help="codes of ganinv invert moved along directions, or into each other: strips, videos",
+        description="Move codes along directions of ganinv fit or of published files, from each "
+        "image to the next, or exchange layers of both.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser._negative_number_matcher = re.compile(r"-[\d.]")  # -3..3 is a value, not an option
     parser.add_argument("latents", type=Path)
-    parser.add_argument("--direction", action="append", required=True, metavar="FILE[:NAME]",
+    parser.add_argument("--direction", action="append", default=[], metavar="FILE[:NAME]",
                         help="of ganinv fit, or as published; may be repeated")  # fmt: skip
-    parser.add_argument("--strengths", default="-3..3", metavar="A..B", help="default -3..3, in "
-                        "steps of 1; -3..3:13 in 13; or a list, -2,0,2")  # fmt: skip
+    parser.add_argument("--strengths", metavar="A..B", help="default -3..3, in steps of 1; "
+                        "-3..3:13 in 13; or a list, -2,0,2")  # fmt: skip
     parser.add_argument("--layers", metavar="A-B", help="of wp, instead of the direction's own")
+    parser.add_argument("--interpolate", type=int, metavar="N", help="N pictures from each image "
+                        "to the next")  # fmt: skip
+    parser.add_argument("--crossover", metavar="A-B", help="each image with these layers of the "
+                        "next, and the next with its (Image2StyleGAN)")  # fmt: skip
     parser.add_argument("--generator", metavar="FILE", help="a generator's file or shipped name")
     parser.add_argument("--checkpoint", metavar="FILE", help="whose generator it is")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -63,28 +78,17 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-@dataclass(frozen=True)
-class Given:
-    """Codes, their names, and where they come from."""
-
-    names: list[str]
-    found: list[Inversion]  # of one image each
-    generator: str | None  # as the file names it
-    sha256: str | None  # of the generator, where the file says it
-    path: Path
-
-
 def run(args: argparse.Namespace) -> int:
     """Edit."""
     from ganinv.evaluation.strip import check_video
 
-    strengths = strengths_of(args.strengths)
+    _check(args)
+    strengths = strengths_of(args.strengths or "-3..3")
     check_video(args.video)
     _check_out(args.out)
-    if args.limit is not None and args.limit < 1:
-        raise ConfigError(explain(f"--limit {args.limit}", "at least 1", "raise it"))
     directions = [_labelled(text) for text in args.direction]
     labels = [label for label, _ in directions]
+    labels += [kind for kind in ("interpolate", "crossover") if getattr(args, kind) is not None]
     if len(set(labels)) < len(labels):
         raise ConfigError(
             explain(f"the directions {', '.join(labels)}", "a name for each", "rename a file")
@@ -92,22 +96,30 @@ def run(args: argparse.Namespace) -> int:
     given = read_given(args.latents, args.limit)
     G = _generator(args, given)
     layers = layers_of(args.layers, G.num_ws)
+    crossed = layers_of(args.crossover, G.num_ws, "--crossover")
     from ganinv.editing.direction import check_generator
 
     for _, direction in directions:
         check_generator(direction, G)
+    edits = [along(given, *found, strengths, layers) for found in directions]
+    if args.interpolate is not None:
+        edits.append(interpolated(given, args.interpolate))
+    if crossed is not None:
+        edits.append(crossed_over(given, crossed, args.crossover))
     G.to(_device(args.device))
-    for label, direction in directions:
-        _edit(args, G, given, label, direction, strengths, layers)
+    for edit in edits:
+        _write(args, G, edit)
     about = {
         "command": "ganinv edit",
         "latents": str(args.latents),
         "images": given.names,
-        "strengths": strengths,
+        "strengths": strengths if directions else None,
         "layers": layers,
         "generator": G.source,
         "generator_sha256": G.sha256,
         "directions": {label: dict(d.fitted) | {"scale": d.scale} for label, d in directions},
+        "interpolate": args.interpolate,
+        "crossover": crossed,
     }
     from ganinv.core.safe.io import write_atomic
 
@@ -115,52 +127,70 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _edit(
-    args: argparse.Namespace, G: AnyGenerator, given: Given, label: str, direction: Direction,
-    strengths: list[float], layers: list[int] | None,
-) -> None:  # fmt: skip
-    """One direction's files."""
+def _check(args: argparse.Namespace) -> None:
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(explain(f"--limit {args.limit}", "at least 1", "raise it"))
+    if not args.direction and args.interpolate is None and args.crossover is None:
+        raise ConfigError(
+            explain("ganinv edit without an edit", "--direction, --interpolate or --crossover",
+                    "e.g. add --direction FILE")
+        )  # fmt: skip
+    for option in ("strengths", "layers"):
+        if getattr(args, option) is not None and not args.direction:
+            raise ConfigError(
+                explain(f"--{option} without --direction", "the direction that it is of",
+                        f"add --direction FILE, or leave --{option} out")
+            )  # fmt: skip
+    check_pictures(args.interpolate)
+
+
+def _write(args: argparse.Namespace, G: AnyGenerator, edit: Edited) -> None:
+    """One edit's files."""
     import io
 
     import numpy as np
     import torch
 
     from ganinv.core.safe.io import write_atomic
-    from ganinv.editing.direction import move, signed
     from ganinv.evaluation import strip
     from ganinv.evaluation.report import png
 
     shown: list[Tensor] = []
-    codes, labels = [], [signed(strength) for strength in strengths]
-    for name, found in zip(_files(given.names), given.found, strict=True):
-        moved = [move(found, direction, strength, layers) for strength in strengths]
+    codes, label = [], edit.label
+    for number, name in enumerate(_files(edit.names)):
+        moved = edit.row(number)
         images = _render(G, moved)
         write_atomic(
-            args.out / "strips" / label / f"{name}.png", png(strip.strip([images], labels))
+            args.out / "strips" / label / f"{name}.png", png(strip.strip([images], edit.labels))
         )
         codes.append(torch.cat([m.wp for m in moved]))
         if len(shown) < SHOWN:
             shown.append(images)
-    write_atomic(args.out / f"{label}.png", png(strip.strip(shown, labels)))
+    write_atomic(args.out / f"{label}.png", png(strip.strip(shown, edit.labels)))
     edited, plain, array = torch.stack(codes), io.BytesIO(), io.BytesIO()
     torch.save(edited, plain)
     np.save(array, edited.numpy(), allow_pickle=False)
     write_atomic(args.out / "codes" / f"{label}.pt", plain.getvalue())
     write_atomic(args.out / "codes" / f"{label}.npy", array.getvalue())
-    print(f"{args.out / label}.png  {len(given.names)} images, strengths "
-          f"{', '.join(labels)}")  # fmt: skip
-    if args.video == "none" or len(set(strengths)) < 2:
-        return
-    steps = strip.video_strengths(strengths)
-    once = {s: torch.cat([_render(G, [move(f, direction, s, layers)]) for f in given.found[:SHOWN]])
-            for s in sorted(set(steps))}  # fmt: skip
+    print(f"{args.out / label}.png  {len(edit.names)} {edit.what} {', '.join(edit.labels)}")
+    if edit.moves and args.video != "none" and len(set(edit.strengths)) > 1:
+        print(_video(args, G, edit))
+
+
+def _video(args: argparse.Namespace, G: AnyGenerator, edit: Edited) -> Path:
+    """The first images, there and back."""
+    from ganinv.core.safe.io import write_atomic
+    from ganinv.evaluation import strip
+
+    steps, rows = strip.video_strengths(edit.strengths), range(len(edit.names))[:SHOWN]
+    once = {s: _render(G, [edit.at(row, s) for row in rows]) for s in sorted(set(steps))}
     frames = [strip.frame(once[s]) for s in steps]
-    path = args.out / f"{label}.{args.video}"
+    path: Path = args.out / f"{edit.label}.{args.video}"
     if args.video == "mp4":
         strip.write_mp4(path, frames)
     else:
         write_atomic(path, strip.animation(frames))
-    print(path)
+    return path
 
 
 def _render(G: AnyGenerator, moved: list[Inversion]) -> Tensor:

@@ -4,6 +4,12 @@ z  [B,D]      input of the mapping network, N(0, I)
 w  [B,D]      output of the mapping network
 wp [B,L,D]    one w for each style input of the synthesis network ("W+"), L = num_ws
 f  [B,C,h,h]  a feature map that replaces the coarse half of the synthesis (BDInvert's F)
+
+    slerp   z_t = |z_t| (sin((1-t) a) u_0 + sin(t a) u_1) / sin a,   u_i = z_i / |z_i|,
+            cos a = u_0 . u_1,   |z_t| = (1 - t) |z_0| + t |z_1|
+
+Source: Shoemake, "Animating rotation with quaternion curves", 1985, for slerp; White, arXiv
+1609.04468, for its use on z, whose samples all lie near a sphere.
 """
 
 from __future__ import annotations
@@ -12,6 +18,8 @@ import math
 
 import torch
 from torch import Tensor
+
+NEARLY_STRAIGHT = 1e-4  # sin a below which slerp is lerp
 
 
 def num_ws(resolution: int) -> int:
@@ -48,3 +56,22 @@ def truncate(w: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) ->
     if cutoff is None:
         return w_avg.lerp(w, psi)
     return torch.cat([w_avg.lerp(w[:, :cutoff], psi), w[:, cutoff:]], dim=1)
+
+
+def slerp(first: Tensor, second: Tensor, t: float | Tensor) -> Tensor:
+    """z [B,D], z [B,D] -> [B,D] on the arc between them; between opposite points, where there are
+    many arcs, and along the same direction, a line.
+
+    Args:
+        first: where t is 0.
+        second: where t is 1.
+        t: a number, or [B,1].
+    """
+    lengths = [z.norm(dim=1, keepdim=True) for z in (first, second)]
+    u0, u1 = first / lengths[0], second / lengths[1]
+    angle = (u0 * u1).sum(1, keepdim=True).clamp(-1, 1).acos()
+    sine = angle.sin()
+    arc = (((1 - t) * angle).sin() * u0 + (t * angle).sin() * u1) / sine
+    straight = first + (second - first) * t
+    length = lengths[0] + (lengths[1] - lengths[0]) * t
+    return torch.where(sine > NEARLY_STRAIGHT, arc * length, straight)

@@ -1,11 +1,6 @@
-"""Between two inversions, or two z.
+"""Between two inversions; between two z it is `ganinv/core/latent.py:slerp`.
 
-    lerp    x_t = (1 - t) x_0 + t x_1           of wp, f, noise maps and changes of weights
-    slerp   z_t = |z_t| (sin((1-t) a) u_0 + sin(t a) u_1) / sin a,   u_i = z_i / |z_i|,
-            cos a = u_0 . u_1,   |z_t| = (1 - t) |z_0| + t |z_1|
-
-Source: Shoemake, "Animating rotation with quaternion curves", 1985, for slerp; White, arXiv
-1609.04468, for its use on z, whose samples all lie near a sphere.
+x_t = (1 - t) x_0 + t x_1           of wp, f, noise maps and changes of weights
 """
 
 from __future__ import annotations
@@ -18,12 +13,21 @@ from torch import Tensor
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.interface import Inversion
 
-NEARLY_STRAIGHT = 1e-4  # sin a below which slerp is lerp
-
 
 def interpolate(first: Inversion, second: Inversion, t: float) -> Inversion:
     """The inversion between two of as many images; 0 gives the first, 1 the second. A weight that
-    only one of them changes counts as unchanged in the other.
+    only one of them changes counts as unchanged in the other. Errors as `check_alike`.
+    """
+    check_alike(first, second)
+    f = None if first.f is None or second.f is None else first.f.lerp(second.f, t)
+    noise = _between(first.noise, second.noise, t)
+    return Inversion(
+        first.wp.lerp(second.wp, t), f, noise, _between(first.weights, second.weights, t)
+    )
+
+
+def check_alike(first: Inversion, second: Inversion) -> None:
+    """Refuse two inversions that have no between.
 
     Raises:
         ConfigError: codes of different shapes; f or noise maps that only one of them has.
@@ -34,11 +38,6 @@ def interpolate(first: Inversion, second: Inversion, t: float) -> Inversion:
         raise _unlike("one inversion with f and one without")
     if set(first.noise or {}) != set(second.noise or {}):
         raise _unlike("inversions of different noise maps")
-    f = None if first.f is None or second.f is None else first.f.lerp(second.f, t)
-    noise = _between(first.noise, second.noise, t)
-    return Inversion(
-        first.wp.lerp(second.wp, t), f, noise, _between(first.weights, second.weights, t)
-    )
 
 
 def _between(
@@ -56,15 +55,3 @@ def _unlike(given: str) -> ConfigError:
     return ConfigError(
         explain(given, "two inversions of the same method and generator", "invert both alike")
     )
-
-
-def slerp(first: Tensor, second: Tensor, t: float) -> Tensor:
-    """z [B,D], z [B,D] -> [B,D] on the arc between them; between opposite points, where there are
-    many arcs, and along the same direction, a line."""
-    lengths = [z.norm(dim=1, keepdim=True) for z in (first, second)]
-    u0, u1 = first / lengths[0], second / lengths[1]
-    angle = (u0 * u1).sum(1, keepdim=True).clamp(-1, 1).acos()
-    sine = angle.sin()
-    arc = (((1 - t) * angle).sin() * u0 + (t * angle).sin() * u1) / sine
-    straight = first.lerp(second, t)
-    return torch.where(sine > NEARLY_STRAIGHT, arc * lengths[0].lerp(lengths[1], t), straight)

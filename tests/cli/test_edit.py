@@ -33,6 +33,11 @@ def world(tmp_path_factory):
     return folder, file, G, codes
 
 
+@pytest.fixture(autouse=True)
+def short_videos(monkeypatch):
+    monkeypatch.setattr("ganinv.evaluation.strip.FRAMES", 4)
+
+
 def test_strips_codes_and_a_video(world, tmp_path, capsys):
     folder, file, G, codes = world
     out = tmp_path / "o"
@@ -54,12 +59,62 @@ def test_strips_codes_and_a_video(world, tmp_path, capsys):
     assert np.abs(pixels - expected).max() <= 1
     with Image.open(out / "smile.png") as sheet, Image.open(out / "smile.webp") as video:
         assert sheet.size == (518, 18 + 3 * 130 - 2)
-        assert video.n_frames == 46 and video.size == (3 * 130 + 2, 132)
+        assert video.n_frames == 6 and video.size == (3 * 130 + 2, 132)
     about = json.loads((out / "edit.json").read_text())
     assert about["images"] == ["00000", "00001", "00002"] and about["strengths"] == [-1, 0, 1, 2]
     assert about["generator_sha256"] == sha256_file(file)
     refused(capsys, "which holds other files; expected a new or empty folder", "edit",
             folder / "latents.pt", "--direction", folder / "smile", "--out", out)  # fmt: skip
+
+
+def test_between_images_and_their_layers_exchanged(world, tmp_path, capsys):
+    """Each image with the next: what stands in the codes, and in the pictures of them."""
+    folder, file, G, codes = world
+    out = tmp_path / "o"
+    said = ok(capsys, "edit", folder / "latents.pt", "--interpolate", 3, "--crossover", "0-2",
+              "--generator", file, "--out", out, "--limit", 3)  # fmt: skip
+    assert "interpolate.png  2 pairs, at 0, 0.5, 1" in said and "interpolate.webp" in said
+    assert "crossover.png  2 pairs: 1, 2, 1 with 0-2 of 2, 2 with 0-2 of 1" in said
+    between = torch.load(out / "codes/interpolate.pt", weights_only=True)
+    expected = torch.stack([codes[:2], (codes[:2] + codes[1:3]) / 2, codes[1:3]], 1)
+    torch.testing.assert_close(between, expected)
+    crossed = torch.load(out / "codes/crossover.pt", weights_only=True)
+    assert crossed.shape == (2, 4, 10, 16) and crossed[:, 0].equal(codes[:2])
+    assert crossed[:, 1].equal(codes[1:3])
+    assert crossed[:, 2].equal(torch.cat([codes[1:3, :3], codes[:2, 3:]], 1))
+    assert crossed[:, 3].equal(torch.cat([codes[:2, :3], codes[1:3, 3:]], 1))
+    with Image.open(out / "strips/crossover/00001--00002.png") as picture:
+        assert picture.size == (4 * 130 - 2, 18 + 128)
+        pixels = np.array(picture)[18::2, 2 * 130 : 2 * 130 + 128 : 2].astype(int)
+    with torch.no_grad():
+        shown = to_uint8(G.synthesis(crossed[1:, 2]))[0].permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(pixels - shown).max() <= 1
+    assert not (out / "crossover.webp").exists()  # there is nothing between
+    about = json.loads((out / "edit.json").read_text())
+    assert about["interpolate"] == 3 and about["crossover"] == [0, 1, 2]
+    assert about["strengths"] is None
+
+
+def test_pairs_that_cannot_be(world, tmp_path, capsys):
+    folder, file, G, codes = world
+    common = ("edit", folder / "latents.pt", "--generator", file, "--out", tmp_path / "o")
+    refused(capsys, "ganinv edit without an edit; expected --direction, --interpolate or --cross",
+            *common)  # fmt: skip
+    refused(capsys, "--interpolate 1; expected 2 to 101 pictures", *common, "--interpolate", 1)
+    refused(capsys, "latents.pt with one code for --interpolate; expected at least two: each goes "
+            "with the next", *common, "--interpolate", 3, "--limit", 1)  # fmt: skip
+    refused(capsys, "--crossover 3-12; expected layers from 0 to 9", *common, "--crossover", "3-12")
+    for option in ("--strengths=0,1", "--layers=0"):
+        words = f"{option.split('=')[0]} without --direction; expected the direction that"
+        refused(capsys, words, *common, "--interpolate", 3, option)
+    (tmp_path / "mixed").mkdir()
+    f = torch.zeros(1, 8, 8, 8)
+    for name, found in (("a", Inversion(codes[:1], f=f)), ("b", Inversion(codes[1:2]))):
+        write_inversion(tmp_path / f"mixed/{name}.safetensors", found, 0, G, {"key": name})
+    refused(capsys, "one inversion with f and one without; expected two inversions of the same",
+            "edit", tmp_path / "mixed", "--interpolate", 3, "--generator", file, "--out",
+            tmp_path / "o")  # fmt: skip
+    assert not (tmp_path / "o").exists()
 
 
 def test_an_inversion_keeps_its_noise_and_weights(world, tmp_path, capsys):

@@ -7,7 +7,8 @@ import torch
 
 from ganinv.core.errors import ConfigError
 from ganinv.core.interface import Inversion
-from ganinv.editing.interpolate import interpolate, slerp
+from ganinv.core.latent import slerp
+from ganinv.editing.interpolate import interpolate
 from ganinv.editing.mix import crossover
 
 
