@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+from evaluate import evaluate
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.generator.importer.bundle import save_bundle
 from ganinv.generator.stylegan2 import StyleGAN2Generator
@@ -104,6 +105,11 @@ def composed_evaluate(*arguments: str) -> DictConfig:
     with open_dict(cfg):
         cfg.pop("hydra", None)
     return cfg
+
+
+def evaluated(*arguments: str) -> None:
+    """Evaluate in this process, as evaluate.py does."""
+    evaluate(composed_evaluate(*arguments))
 
 
 def run(arguments: list[str]) -> None:

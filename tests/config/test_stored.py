@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from evaluate import evaluate
 from ganinv.cli.main import main
 from ganinv.config.allowed import ALLOWED, NESTED
 from ganinv.config.build import build_method
@@ -27,7 +25,7 @@ from ganinv.generator.importer.load import load_generator
 from ganinv.interop import bundle
 from tests.house.tree import built, composed, names
 from tests.interop.models import tiny
-from tests.runs import ROOT, plain_overrides, run
+from tests.runs import evaluated, plain_overrides, run
 
 ATTACKS = {  # what each would do with the path {canary}
     "a shell": {
@@ -91,12 +89,6 @@ def checkpoint(assets, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stored") / "run"
     run([*plain_overrides("e4e", *assets), f"run_dir={folder}", "trainer.max_kimg=0.008"])
     return folder / "checkpoints" / "last.ckpt"
-
-
-def evaluated(*arguments):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("evaluate", overrides=[*arguments, "metric=distortion", "limit=2"])
-    evaluate(cfg)
 
 
 # ------------------------------------------------------------------ code

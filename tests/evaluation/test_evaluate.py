@@ -12,7 +12,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from evaluate import evaluate
 from ganinv.cli.main import main
 from ganinv.config.build import build_part
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
@@ -23,11 +22,7 @@ from ganinv.evaluation.open import load_trained
 from ganinv.evaluation.output import _seconds, notes_of
 from ganinv.interop import official
 from tests.interop.models import model_of, stylegan2
-from tests.runs import ROOT, composed_evaluate, overrides, run, tiny_generator_file
-
-
-def evaluated(*arguments):
-    evaluate(composed_evaluate(*arguments))
+from tests.runs import ROOT, evaluated, overrides, run, tiny_generator_file
 
 
 @pytest.fixture(scope="module")
