@@ -49,7 +49,7 @@ def _log(cfg: DictConfig, result: Result, folder: Path) -> None:
         run_dir=folder, run_id=secrets.token_hex(6), hyperparameters=facts, job_type="evaluate"
     )
     values = {
-        row.inversion: {**row.values, "seconds": row.seconds_per_image} for row in result.rows
+        row.inversion: {**row.numbers, "seconds": row.seconds_per_image} for row in result.rows
     }
     pictures = [
         _row(row.inversion, picture)

@@ -49,10 +49,15 @@ from ganinv.method.gan import GAN
 from ganinv.method.idinvert import IDInvert
 from ganinv.method.psp import PSp
 from ganinv.method.restyle import ReStyleE4E, ReStylePSp
+from ganinv.metric.change import EqualChange
+from ganinv.metric.consistency import LEC
 from ganinv.metric.distance import Distance
 from ganinv.metric.distortion import Distortion
-from ganinv.metric.fid import FID
+from ganinv.metric.edit_fid import EditFID
+from ganinv.metric.equivariance import Equivariance
+from ganinv.metric.fid import FID, KID
 from ganinv.metric.ms_ssim import MSSSIM
+from ganinv.metric.path_length import PathLength
 from ganinv.metric.semantics import Semantics
 from ganinv.optimizer.ranger import Ranger
 from ganinv.task.frontalisation import Frontalisation
@@ -103,7 +108,21 @@ ALLOWED: dict[str, dict[str, Constructor]] = {
         )
     ),
     "method": _named((BDInvert, E4E, GAN, IDInvert, PSp, ReStyleE4E, ReStylePSp)),
-    "metric": _named((Distance, Distortion, FID, MSSSIM, Semantics)),
+    "metric": _named(
+        (
+            Distance,
+            Distortion,
+            EditFID,
+            EqualChange,
+            Equivariance,
+            FID,
+            KID,
+            LEC,
+            MSSSIM,
+            PathLength,
+            Semantics,
+        )
+    ),
     "optimizer": _named((Ranger,)) | {"torch.optim.Adam": Adam},
     "task": _named((Frontalisation, Image, Segmentation, Sketch, SuperResolution, Translation)),
 }

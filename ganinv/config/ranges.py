@@ -112,6 +112,10 @@ RANGES: dict[str, Range] = {
     "init_std_scale": Range(0, 1e3, above=True),
     "ema_rampup": FACTOR,
     "w_avg_beta": SHARE,
+    # edits and their metrics
+    **dict.fromkeys(("strength", "strengths", "strongest", "amount"), Range(-1e6, 1e6)),
+    "cells": Range(-64, 64),
+    "images": Range(1, 2**16),
     # per-image methods
     "steps": IMAGES,
     "samples": Range(2, 10**9),

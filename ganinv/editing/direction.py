@@ -21,7 +21,6 @@ of every layer's styles, and the text's part of them comes out of CLIP.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +52,7 @@ COMPONENTS = {"comp", "std"}  # of e4e's ganspace_pca
 def move(
     found: Inversion,
     direction: Direction,
-    strength: float,
+    strength: float | Tensor,
     layers: Collection[int] | None = None,
 ) -> Inversion:
     """The inversion with wp moved.
@@ -61,14 +60,16 @@ def move(
     Args:
         found: of B images.
         direction: which way.
-        strength: how far, in units of the direction's scale; below 0: the other way.
+        strength: how far, in units of the direction's scale; below 0: the other way. A number, or
+            [B], one for each image.
         layers: of wp that move instead of the direction's own.
 
     Raises:
         ConfigError: a strength that is no finite number, or a layer that is not there.
         WeightsError: a direction of another width or number of layers.
     """
-    if not math.isfinite(strength):
+    lengths = torch.as_tensor(strength, dtype=torch.float64)
+    if not bool(lengths.isfinite().all()):
         raise ConfigError(explain(f"strength {strength}", "a finite number", "e.g. 1.5"))
     num_ws, w_dim = found.wp.shape[1:]
     check_shape(direction, num_ws, w_dim)
@@ -79,9 +80,10 @@ def move(
             explain(f"layers {bad} of {direction.name}", f"layers from 0 to {num_ws - 1}",
                     "name others")
         )  # fmt: skip
-    step = strength * direction.scale * direction.vectors.to(found.wp).expand(num_ws, -1)
+    lengths = (lengths * direction.scale).to(found.wp).reshape(-1, 1, 1)  # [1,1,1] or [B,1,1]
+    step = lengths * direction.vectors.to(found.wp).expand(num_ws, -1)
     wp = found.wp.clone()
-    wp[:, list(moved)] += step[list(moved)]
+    wp[:, list(moved)] += step[:, list(moved)]
     return replace(found, wp=wp)
 
 
@@ -237,8 +239,8 @@ class Along:
             wp_layers,
         )
 
-    def __call__(self, found: Inversion, strength: float) -> Inversion:
-        """Moved that far."""
+    def __call__(self, found: Inversion, strength: float | Tensor) -> Inversion:
+        """Moved that far, see `move`."""
         return move(found, self.direction, strength, self.layers)
 
     def label(self, strength: float) -> str:

@@ -27,6 +27,7 @@ from ganinv.core.errors import ConfigError, explain
 from ganinv.core.interface import Inversion
 
 Padding = Literal["border", "reflection", "zeros", "circular"]
+WHOLE = 0.999  # share of a pixel that comes from inside the image, up to rounding
 
 
 def warp(
@@ -124,6 +125,13 @@ class _Geometric:
         """Moved that far."""
         return geometric(found, size=self.size, padding=self.padding, **self.motion(strength))
 
+    def on_image(self, image: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+        """The same motion of an image [B,3,H,H] -> [B,3,H,H], and where [1,1,H,H] it shows what was
+        inside the image."""
+        how = {"size": self.size, "padding": "zeros", **self.motion(strength)}
+        whole = warp(torch.ones_like(image[:1, :1]), **how)
+        return warp(image, **how), whole > WHOLE
+
     def motion(self, strength: float) -> dict[str, Any]:
         """The arguments of `geometric`."""
         raise AssertionError(f"{type(self).__name__} moves nothing")
@@ -174,6 +182,10 @@ class Shift(_Geometric):
     def __init__(self, *, towards: Literal["right", "down"], **rest: Any) -> None:
         super().__init__(**rest)
         self.towards = towards
+
+    def by_cells(self, cells: int, side: int) -> float:
+        """The strength that moves an f of so many cells a side by whole ones."""
+        return 100 * cells / side
 
     def motion(self, strength: float) -> dict[str, Any]:
         """(down, right) px."""

@@ -125,8 +125,8 @@ class SeFa:
         found = sefa(generator, layers=wp_layers, count=component + 1, normalise=normalise)
         self.direction, self.strengths = found[component], list(strengths)
 
-    def __call__(self, found: Inversion, strength: float) -> Inversion:
-        """Moved that far."""
+    def __call__(self, found: Inversion, strength: float | Tensor) -> Inversion:
+        """Moved that far, see `move`."""
         return move(found, self.direction, strength)
 
     def label(self, strength: float) -> str:

@@ -1,8 +1,7 @@
 """Edits of an evaluation: the first images of every inversion method, edited, as strips.
 
-An edit is called with an inversion and a strength and gives the inversion moved; it knows its
-`strengths`, whether it `needs_f`, which BDInvert alone finds, and the `sha256` of a file behind it.
-The strips lie beside the pictures of finished batches, so that any process finds them.
+What an edit is, `ganinv/metric/metric.py:Edit` says. The strips lie beside the pictures of finished
+batches, so that any process finds them.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -24,24 +23,9 @@ from ganinv.core.safe.io import read_safetensors, write_safetensors
 from ganinv.inversion.bdinvert import BDInvert
 from ganinv.inversion.model import Model
 from ganinv.inversion.optimise import Optimise
+from ganinv.metric.metric import Edit
 
 SHOWN = 8  # images of a strip
-
-
-class Edit(Protocol):
-    """See the module."""
-
-    strengths: list[float]
-    needs_f: bool
-    sha256: str | None
-
-    def __call__(self, found: Inversion, strength: float) -> Inversion:
-        """Edit."""
-        ...
-
-    def label(self, strength: float) -> str:
-        """Above a strip."""
-        ...
 
 
 @dataclass

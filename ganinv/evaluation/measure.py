@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +22,7 @@ from ganinv.config.build import build_data
 from ganinv.config.check import check
 from ganinv.config.instantiate import instantiate
 from ganinv.config.inversions import build_inversions
+from ganinv.config.probe import load_probe
 from ganinv.config.stored import StoredConfig
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.image import to_uint8, to_unit
@@ -29,7 +30,7 @@ from ganinv.core.interface import Batch, Inversion, Target
 from ganinv.core.seed import derive_seed
 from ganinv.editing.direction import check_generator
 from ganinv.evaluation.curve import loss_rows
-from ganinv.evaluation.edits import SHOWN, Edit, build_edits, edited, keep_strips, rows_of
+from ganinv.evaluation.edits import SHOWN, build_edits, edited, keep_strips, rows_of
 from ganinv.evaluation.open import Opened, open_model
 from ganinv.evaluation.pictures import Pictures
 from ganinv.evaluation.ranks import Ranks
@@ -37,7 +38,8 @@ from ganinv.evaluation.result import Picture, judge_of
 from ganinv.evaluation.work import Part, Work, cut
 from ganinv.inversion.model import Model
 from ganinv.inversion.optimise import check_batches, check_targets, failed_keys
-from ganinv.metric.metric import Metric, Sample
+from ganinv.metric.metric import Edit, Given, Metric, Sample
+from ganinv.task.image import Image
 
 MOVED = ("image", "source")
 # of the inversion; not float16, in which G's modulated convolutions overflow, as in training
@@ -81,8 +83,11 @@ class Evaluation:
         data.prepare_data()
         inversions = build_inversions(cfg.inversion, model)
         edits = build_edits(cfg.get("editing"), model, inversions)
-        metrics = {name: instantiate(part).to(device) for name, part in cfg.metric.items()}
+        metrics = {str(name): instantiate(part) for name, part in cfg.metric.items()}
+        given = Given(edits, type(model.task) is Image, load_probe)
         for metric in metrics.values():
+            metric.connect(given)
+            metric.to(device)
             if (direction := getattr(metric, "direction", None)) is not None:
                 check_generator(direction, model.G)
         model.to(device).to(memory_format=torch.channels_last)
@@ -221,19 +226,25 @@ class Measurement:
         with self._autocast():
             found, seconds = watch.time(invert, target)
         found = _in_float32(found)
+        trace, failed = getattr(invert, "trace", None), failed_keys(invert)  # of x alone
         with torch.no_grad():
             shown = to_uint8(self.model.render(found, x.shape[-2:]))
         x_hat = to_unit(shown)  # as it would be saved
-        sample = Sample(x, x_hat, wp=found.wp, attributes=parts.get("attributes"))
+
+        def again(image: Tensor) -> Inversion:
+            with torch.enable_grad(), self._autocast():
+                return _in_float32(invert(replace(target, x=image, s=image)))
+
+        sample = Sample(x, x_hat, found, parts.get("attributes"), self.model, again, target.seeds)
         rows = self._rows(sample)
         rows["seconds"] = torch.full((len(x),), seconds / len(x), dtype=torch.float64)
-        if (trace := getattr(invert, "trace", None)) is not None:
+        if trace is not None:
             rows |= {"steps": torch.tensor(trace.steps), "loss": loss_rows(trace)}
         source = None if s is x else self.model.task.picture(s)
         self._keep_pictures(work, name, batch, sample, rows, source)
         self._keep_edits(work, name, batch, found, x.shape[-2:])
         known = {"keys": batch["key"], "skipped": parts.get("skipped", []), "warm": watch.laps > 1}
-        return rows, known | {"failed": failed_keys(invert)}
+        return rows, known | {"failed": failed}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = PRECISIONS[self.cfg.trainer.precision]

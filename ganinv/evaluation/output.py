@@ -147,6 +147,7 @@ def settings_of(measurement: Measurement) -> dict[str, Any]:
         "device": measurement.device.type,
         "precision": cfg.trainer.precision,
         **_edits_of(measurement),
+        **_files_of(measurement),
         **{k: asked[k] for k in ("split", "batch_size", "pictures", "seed", "inversion", "metric")},
     }
 
@@ -157,6 +158,12 @@ def _edits_of(measurement: Measurement) -> dict[str, Any]:
         return {}
     nodes = plain(measurement.cfg)["editing"]
     return {"editing": {n: [nodes[n], e.sha256] for n, e in measurement.edits.items()}}
+
+
+def _files_of(measurement: Measurement) -> dict[str, Any]:
+    """The files that metrics read; nothing where there are none."""
+    files = {n: m.sha256 for n, m in measurement.metrics.items() if m.sha256 is not None}
+    return {"metric_files": files} if files else {}
 
 
 def facts_of(measurement: Measurement) -> dict[str, Any]:
@@ -223,9 +230,13 @@ def _row(name: str, parts: list[Part], measurement: Measurement, work: Work) -> 
     full = [tensors for tensors, known in parts if known["keys"]]
     rows = {row: torch.cat([tensors[row] for tensors in full]) for row in full[0]}
     values: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    details: dict[str, dict[str, float]] = {}
     for metric_name, metric in measurement.metrics.items():
         own = {r.partition("/")[2]: v for r, v in rows.items() if r.startswith(f"{metric_name}/")}
         values |= metric.compute(own)
+        intervals |= metric.interval(own)
+        details |= metric.details(own)
     pictures = measurement.pictures(work, name)
     first, worst = pictures.read()
     columns, curve = measurement.columns(rows), None
@@ -245,6 +256,8 @@ def _row(name: str, parts: list[Part], measurement: Measurement, work: Work) -> 
         steps_per_image=None if curve is None else float(rows["steps"].double().mean()),
         failed=[key for _, known in parts for key in known.get("failed", [])],
         strips=read_strips(pictures.folder, measurement.edits),
+        intervals=intervals,
+        details=details,
     )
 
 
@@ -277,7 +290,8 @@ def write(result: Result, folder: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     table.show(result, console)
     console.print(f"{result.images} images of {result.facts['split']}")
-    for sentence in [*table.protocols(result), *result.notes, *table.failures(result)]:
+    told = [*table.protocols(result), *table.details(result), *result.notes]
+    for sentence in [*told, *table.failures(result)]:
         print(sentence)
     if result.unreadable:
         print(f"could not be read: {len(result.unreadable)} ({RESULT} lists all)")

@@ -20,7 +20,7 @@ from ganinv.evaluation.curve import svg
 from ganinv.evaluation.edits import Strip
 from ganinv.evaluation.result import Picture, Result, Row
 from ganinv.evaluation.strip import strip
-from ganinv.evaluation.table import cells, failures, headings, number, protocols
+from ganinv.evaluation.table import cells, details, failures, headings, number, protocols
 
 FULL = 0.5  # error that is drawn white
 FEW = 96  # px a side, up to which pixels are shown as squares
@@ -136,7 +136,7 @@ def _table(result: Result) -> str:
     told = "".join(f"<p>{escape(sentence)}</p>" for sentence in failures(result))
     how = "; ".join(protocols(result))
     how = f"<p>Measured on images as saved, of 8 bits: {escape(how)}.</p>" if how else ""
-    how += "".join(f"<p>{escape(note)}.</p>" for note in result.notes)
+    how += "".join(f"<p>{escape(note)}.</p>" for note in [*details(result), *result.notes])
     return f"<table><tr>{head}</tr>{body}</table>{told}{how}"
 
 

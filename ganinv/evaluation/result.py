@@ -42,6 +42,15 @@ class Row:
     steps_per_image: float | None = None  # that it took, on average
     failed: list[str] = field(default_factory=list)  # keys of images that met no finite number
     strips: list[Strip] = field(default_factory=list)  # of the first images, one an edit
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # of columns, 95 %
+    details: dict[str, dict[str, float]] = field(default_factory=dict)  # behind columns, by label
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The values, and `<column>_low` and `<column>_high` of those with an interval."""
+        ends = {f"{column}_low": low for column, (low, _) in self.intervals.items()}
+        ends |= {f"{column}_high": high for column, (_, high) in self.intervals.items()}
+        return {**self.values, **ends}
 
 
 @dataclass
@@ -72,7 +81,8 @@ class Result:
             {
                 "inversion": row.inversion,
                 "seconds_per_image": row.seconds_per_image,
-                **{name: _finite(value) for name, value in row.values.items()},
+                **{name: _finite(value) for name, value in row.numbers.items()},
+                **_of_details(row),
                 **_of_steps(row),
             }
             for row in self.rows
@@ -103,6 +113,15 @@ class Result:
 def judge_of(higher_is_better: Mapping[str, bool], known: set[str]) -> str | None:
     """The first column known of each image (`known`) of which less is better, None without one."""
     return next((n for n, more in higher_is_better.items() if not more and n in known), None)
+
+
+def _of_details(row: Row) -> dict[str, Any]:
+    """What is behind columns, of columns that have such."""
+    found = {
+        column: {label: _finite(value) for label, value in behind.items()}
+        for column, behind in row.details.items()
+    }
+    return {"details": found} if found else {}
 
 
 def _of_steps(row: Row) -> dict[str, Any]:

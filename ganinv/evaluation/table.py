@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +26,7 @@ def cells(result: Result) -> list[list[str]]:
     return [
         [
             row.inversion + (f" ({len(row.failed)} not finite)" if row.failed else ""),
-            *(number(row.values[name]) for name in result.higher_is_better),
+            *(_with_interval(row, name) for name in result.higher_is_better),
             *([_steps(row)] if _optimises(result) else []),
             duration(row.seconds_per_image),
         ]
@@ -35,6 +37,16 @@ def cells(result: Result) -> list[list[str]]:
 def protocols(result: Result) -> list[str]:
     """How each column is measured, where papers differ; all of images of 8 bits."""
     return [f"{column}: {words}" for column, words in result.protocol.items()]
+
+
+def details(result: Result) -> list[str]:
+    """A sentence on every number that stands for several: those behind it."""
+    return [
+        f"{row.inversion}, {column}: "
+        + ", ".join(f"{label} {number(value)}" for label, value in behind.items())
+        for row in result.rows
+        for column, behind in row.details.items()
+    ]
 
 
 def failures(result: Result) -> list[str]:
@@ -51,6 +63,12 @@ def failures(result: Result) -> list[str]:
 
 def _optimises(result: Result) -> bool:
     return any(row.steps_per_image is not None for row in result.rows)
+
+
+def _with_interval(row: Row, column: str) -> str:
+    """`0.81`, and where there is an interval a second line `[0.78, 0.84]`."""
+    text, ends = number(row.values[column]), row.intervals.get(column, (math.nan, math.nan))
+    return text if math.isnan(ends[0]) else f"{text}\n[{number(ends[0])}, {number(ends[1])}]"
 
 
 def _steps(row: Row) -> str:

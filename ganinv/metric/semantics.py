@@ -29,7 +29,7 @@ from ganinv.metric.metric import Metric, Sample
 
 
 class Semantics(Metric):
-    """A column of the whole set, and the ends of its interval.
+    """A column of the whole set.
 
     Args:
         column: its name.
@@ -41,10 +41,10 @@ class Semantics(Metric):
         WeightsMissing, WeightsError: as `read_own`.
     """
 
-    needs = ("wp", "attributes")
+    needs = ("found", "attributes")
 
     def __init__(self, *, column: str, boundary: str | None, attribute: str | None) -> None:
-        super().__init__({column: True, f"{column}_low": True, f"{column}_high": True})
+        super().__init__({column: True})
         if boundary is None or attribute is None:
             raise config_error(
                 "metric=semantics without boundary or attribute", "both",
@@ -56,10 +56,7 @@ class Semantics(Metric):
         test = self.direction.fitted.get("probe_test")
         if type(test) is float:
             check_claim(attribute, test)
-        self.protocol = {
-            column: f"average precision of {attribute} by {Path(boundary).name}, 95 % of "
-            "resampled sets"
-        }
+        self.protocol = {column: f"average precision of {attribute} by {Path(boundary).name}"}
 
     @torch.no_grad()
     def forward(self, sample: Sample) -> dict[str, Tensor]:
@@ -68,19 +65,20 @@ class Semantics(Metric):
         Raises:
             ConfigError: an attribute that the images have not, or that is no yes or no.
         """
-        assert sample.wp is not None and sample.attributes is not None
+        assert sample.found is not None and sample.attributes is not None
         label, kind = values(sample.attributes, self.attribute)
         if kind != "yes_no":
             raise config_error(f"metric.semantics.attribute={self.attribute}, a number",
                                "true or false", "choose another attribute")  # fmt: skip
-        return {"score": self.direction.score(sample.wp.float()).double(), "label": label}
+        return {"score": self.direction.score(sample.found.wp.float()).double(), "label": label}
 
     def compute(self, rows: Mapping[str, Tensor]) -> dict[str, float]:
         """Of all rows [N]; NaN where all labels are the same."""
-        score, label = rows["score"].cpu(), rows["label"].cpu()
-        low, high = interval(average_precision, score, label)
-        area = average_precision(score, label)
-        return {self.column: area, f"{self.column}_low": low, f"{self.column}_high": high}
+        return {self.column: average_precision(rows["score"].cpu(), rows["label"].cpu())}
+
+    def interval(self, rows: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
+        """Over images."""
+        return {self.column: interval(average_precision, rows["score"].cpu(), rows["label"].cpu())}
 
 
 def average_precision(score: Tensor, label: Tensor) -> float:

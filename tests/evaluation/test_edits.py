@@ -1,11 +1,13 @@
 """`editing=`: strips of every inversion method's first images, in the folder and on the page."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from evaluate import evaluate
+from ganinv.backbone.probe import Head, Look, write_probe
 from ganinv.core.direction import Direction, write_directions
 from ganinv.core.errors import ConfigError, WeightsError
 from ganinv.core.image import to_uint8
@@ -14,18 +16,15 @@ from ganinv.editing.geometric import Rotate, Scale, Shift, geometric
 from ganinv.editing.sefa import sefa
 from ganinv.evaluation.edits import edited, may_find_f, rows_of
 from ganinv.evaluation.open import open_model
-from tests.runs import composed_evaluate, overrides, run
+from tests.inversion.methods import base_code_file
+from tests.runs import evaluated, plain_overrides, run
 
 
 @pytest.fixture(scope="module")
 def checkpoint(assets, tmp_path_factory):
     folder = tmp_path_factory.mktemp("edits") / "run"
-    run([*overrides("psp", *assets), f"run_dir={folder}", "trainer.max_kimg=0.004"])
+    run([*plain_overrides("psp", *assets), f"run_dir={folder}", "trainer.max_kimg=0.004"])
     return folder / "checkpoints" / "last.ckpt"
-
-
-def evaluated(*arguments):
-    evaluate(composed_evaluate(*arguments))
 
 
 def test_every_method_s_first_images_are_edited(checkpoint, tmp_path, capsys):
@@ -69,6 +68,61 @@ def test_every_method_s_first_images_are_edited(checkpoint, tmp_path, capsys):
         shown = np.array(picture)[18 + 260 :: 2, 260::2].astype(int)
     assert np.abs(shown - expected).max() <= 1
     assert sefa(model.G, layers=[0, 1], count=2, normalise=False)[1].layers == (0, 1)
+
+
+def test_metrics_of_edits_stand_in_the_table(checkpoint, tmp_path, capsys):
+    """Of the encoder and of BDInvert: with intervals, and what is behind them."""
+    width, name = 1280, "skin_tone"
+    heads = [Head(name, "number", 0.95), Head("smile", "yes_no", 0.93)]
+    weight = torch.randn(2, width, generator=torch.Generator().manual_seed(0)) / width**0.5
+    look = Look("efficientnet_lite0", (), 1, (64, 64))
+    write_probe(tmp_path / "probe.safetensors", look, heads, weight, torch.zeros(2))
+    common = (f"checkpoint={checkpoint}", "pictures=1", "limit=4",
+              "metric=[lec,change,kid_lite0,edit_fid_lite0,ppl_lite0,eq_t,eq_r]",
+              "metric.lec.edit=sefa", "metric.lec.images=1",
+              "metric.change.edit=sefa", f"metric.change.probe={tmp_path / 'probe.safetensors'}",
+              f"metric.change.attribute={name}", "metric.change.amount=1e-4",
+              "metric.edit_fid_lite0.edit=sefa", "metric.edit_fid_lite0.attribute=glasses",
+              "editing=[sefa,shift,rotate]", "editing.sefa.strengths=[0,2]",
+              "inversion=[encode,bdinvert]", "inversion.bdinvert.steps=1",
+              "inversion.bdinvert.samples=50",
+              f"inversion.bdinvert.base_code={base_code_file(None, channels=8)}")  # fmt: skip
+    evaluated(*common, "batch_size=3", f"output={tmp_path / 'o'}")
+    said = capsys.readouterr().out
+    first = json.loads((tmp_path / "o/metrics.json").read_text())
+    columns = {"lec", "lec_batches", "change_reached", "change_others", "kid_lite0", "eq_t", "eq_r",
+               "edit_fid_lite0", "ppl_w_end_whole_lite0"}  # fmt: skip
+    assert set(first["higher_is_better"]) == columns
+    plain, bdinvert = first["rows"]
+    for row in first["rows"]:
+        for column in columns - {"eq_t", "eq_r"}:
+            assert row[f"{column}_low"] <= row[column] <= row[f"{column}_high"], column
+    assert plain["eq_t"] is None and plain["eq_t_low"] is None  # it finds no f
+    for column in ("eq_t", "eq_r"):
+        assert bdinvert[f"{column}_low"] <= bdinvert[column] <= bdinvert[f"{column}_high"]
+    assert set(bdinvert["details"]["eq_t"]) == {"-1 cells", "+1 cells"}
+    assert set(plain["details"]["edit_fid_lite0"]) == {"0", "+2", "images of A", "of B"}
+    assert plain["details"]["change_others"].keys() == {"smile", "strength"}
+    assert "encode, edit_fid_lite0: 0 " in said and "lec_batches: sefa by 3, batches of 1" in said
+    page = (tmp_path / "o/report.html").read_text()
+    assert "encode, edit_fid_lite0: 0 " in page and f"{plain['lec']:.4g}\n[" in page
+    lines = (tmp_path / "o/images.csv").read_text().splitlines()
+    assert "lec,ppl_w_end_whole_lite0" in lines[0] and len(lines) == 9
+    one = [float(line.split(",")[2]) for line in lines[1:5]]
+    assert sum(one) / 4 == pytest.approx(plain["lec"])
+
+
+def test_metrics_of_edits_that_are_not_there_are_refused(checkpoint, tmp_path):
+    for words, *arguments in (
+        (r"lec with edit=direction, which is not among the edits \(sefa\)", "metric=[lec]",
+         "editing=[sefa]"),
+        ("edit_fid_lite0 without an attribute", "metric=[edit_fid_lite0]", "editing=[sefa]"),
+        ("change without probe or attribute", "metric=[change]", "editing=[sefa]"),
+        ("metric.lec.strength=x.*; expected a number", "metric=[lec]", "metric.lec.strength=x"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=words):
+            evaluated(f"checkpoint={checkpoint}", *arguments, f"output={tmp_path / 'o'}")
+    assert not (tmp_path / "o").exists()
 
 
 def test_edits_that_cannot_be_are_refused_before_anything_is_inverted(checkpoint, tmp_path):

@@ -73,10 +73,10 @@ def clone(model, **other):
     return Clone(model=model, **settings | other)
 
 
-def base_code_file(model, side=8, **other):
-    """What a method=bdinvert training writes, with random weights: of 64 px, or 128 for side 16."""
-    node = {"_target_": "ganinv.encoder.base_code.BaseCodeEncoder", "side": side, "channels": 4,
-            "input_nc": 3, "channel_base": 4, "channel_max": 8}  # fmt: skip
+def base_code_file(model, side=8, channels=4, **other):
+    """What a method=bdinvert training writes, random weights: of 64 px, or 128 for side 16."""
+    node = {"_target_": "ganinv.encoder.base_code.BaseCodeEncoder", "side": side,
+            "channels": channels, "input_nc": 3, "channel_base": 4, "channel_max": 8}  # fmt: skip
     torch.manual_seed(3)
     encoder = BaseCodeEncoder(**{k: v for k, v in node.items() if k != "_target_"})
     for module in encoder.modules():

@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from ganinv.core.direction import Direction, write_directions
 from ganinv.core.errors import ConfigError
+from ganinv.core.interface import Inversion
 from ganinv.metric.bootstrap import interval
 from ganinv.metric.metric import Sample
 from ganinv.metric.semantics import Semantics, average_precision
@@ -50,10 +51,10 @@ def test_a_set_of_three_images(tmp_path):
     wp = torch.tensor([[[2.0, 5.0], [4.0, 5.0]], [[0.0, 0.0], [0.0, 0.0]], [[9.0, 0], [9.0, 0]]])
     records = [{"smile": True, "age": 3}, {"smile": False, "age": 4}, {"smile": True, "age": 3}]
     image = torch.zeros(3, 3, 2, 2)
-    rows = found(Sample(image, image, wp=wp, attributes=records))
+    rows = found(Sample(image, image, Inversion(wp), attributes=records))
     assert rows["score"].tolist() == [2, -1, 8] and rows["label"].tolist() == [1, 0, 1]
-    values = found.compute(rows)
-    assert values["s"] == 1 and values["s_low"] <= 1 == values["s_high"]
+    low, high = found.interval(rows)["s"]
+    assert found.compute(rows) == {"s": 1} and low <= 1 == high
     assert all(math.isnan(v) for v in found.compute({k: v[:1] for k, v in rows.items()}).values())
     assert "average precision of smile by d.safetensors" in found.protocol["s"]
     for attribute, words in (
@@ -62,7 +63,7 @@ def test_a_set_of_three_images(tmp_path):
     ):
         found.attribute = attribute
         with pytest.raises(ConfigError, match=words):
-            found(Sample(image, image, wp=wp, attributes=records))
+            found(Sample(image, image, Inversion(wp), attributes=records))
 
 
 def test_what_is_no_boundary_is_refused(tmp_path):
