@@ -40,13 +40,14 @@ from ganinv.inversion.file import write_inversion
 from ganinv.inversion.model import Model
 from ganinv.inversion.optimise import check_batches, check_targets, failed_keys
 from ganinv.run.disk import disk_errors
+from ganinv.run.storage.fetch import local
 
 
 @dataclass(frozen=True)
 class Inverting:
     """All that a process needs to know; it travels."""
 
-    checkpoint: Path
+    checkpoint: Path | str  # a path or an address
     generator: Path | None
     source: Source
     names: list[str]
@@ -83,7 +84,7 @@ class Inverting:
         mixing = [self.outputs, self.mix_layers, self.mix_alpha, self.seed]
         return {
             "command": "ganinv invert",
-            "checkpoint_sha256": sha256_file(self.checkpoint),
+            "checkpoint_sha256": sha256_file(local(self.checkpoint)),
             "generator_sha256": model.G.sha256,
             "images_sha256": hashlib.sha256(repr(items).encode()).hexdigest(),
             "batch_size": self.batch_size,

@@ -30,9 +30,7 @@ def log_best(run: Run, loggers: list[Any], method: Method) -> None:
     asked = any(getattr(logger, "keeps_models", False) for logger in loggers)
     if rank_info().rank > 0 or method.interrupted or not asked:
         return
-    checkpoint = run.checkpoints / "best.ckpt"
-    if not checkpoint.is_file():
-        checkpoint = run.checkpoints / "last.ckpt"
+    checkpoint = run.best()
     files = {"checkpoint": [checkpoint, run.folder / "config.yaml"]}
     if (bundle := _bundle(checkpoint)) is not None:
         files["bundle"] = [bundle]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.run.disk import check_writable
+from ganinv.run.storage.base import path_or_address
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("checkpoint", type=path_or_address, metavar="CHECKPOINT")
     parser.add_argument("--to", required=True, choices=TARGETS, metavar="|".join(TARGETS))
     parser.add_argument("--out", type=Path, required=True, help="file or folder, not there yet")
     parser.add_argument(

@@ -31,6 +31,7 @@ from ganinv.cli._methods import ENCODE, check_methods, config_of
 from ganinv.cli._pasting import box_of, open_pasting
 from ganinv.core.command import printable
 from ganinv.core.errors import ConfigError, DataError, explain
+from ganinv.run.storage.base import path_or_address
 
 if TYPE_CHECKING:
     from ganinv.dataset.source import Source
@@ -63,7 +64,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "checkpoint", type=Path, help="a .ckpt, a bundle, or pSp's, e4e's, ReStyle's"
+        "checkpoint",
+        type=path_or_address,
+        help="a .ckpt, a bundle, or pSp's, e4e's, ReStyle's; a path or an address (s3://...)",
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ def add_parser(subparsers: Any) -> None:
         "A run is dead when its state is running and its process is gone, or, where that cannot be "
         "seen (another machine or container), when it gave no sign for ten minutes.",
     )
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="default: runs")
+    parser.add_argument(
+        "folder", nargs="?", default="runs", help="a folder or an address; default: runs"
+    )
     parser.set_defaults(run=run)
 
 
@@ -34,29 +38,24 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ganinv.core.errors import DataError, explain
-    from ganinv.run.status import NAME, look_at_state
+    from ganinv.run.status import NAME
 
-    if not args.folder.is_dir():
-        raise DataError(
-            explain(f"no folder {args.folder}", "a folder of runs", "pass it: ganinv runs FOLDER")
-        )
-    found = [path.parent for path in sorted(args.folder.glob(f"**/{NAME}")) if path.is_file()]
     table = Table(header_style="bold", box=box.SIMPLE_HEAD)
     for column in ("run", "state", "kimg", "best", "at kimg", "last sign"):
         table.add_column(column, overflow="fold", no_wrap=column == "run")
-    commands = []
-    for folder in found:
-        name = folder.name if folder == args.folder else str(folder.relative_to(args.folder))
-        state, fault = look_at_state(folder)
+    commands, found = [], list(_found(args.folder))
+    for name, place, state, fault in found:
         cells = (name, *cells_of(state)) if fault is None else (name, "unreadable", *"----")
         table.add_row(*(Text(printable(cell, 200)) for cell in cells))
+        last = name.rpartition("/")[2]
         if fault is not None:
-            commands.append(f"{printable(folder.name)}:\n  {NAME}: {printable(fault)}")
+            commands.append(f"{printable(last)}:\n  {NAME}: {printable(fault)}")
         elif cells[1] not in ("finished", "running", "starting"):
-            commands.append(f"{printable(folder.name)}:\n  {resume_command(folder, state)}")
+            commands.append(f"{printable(last)}:\n  {resume_command(place, state)}")
             if state.get("reason") and cells[1] == "failed":
                 commands[-1] += f"\n  failed: {printable(state['reason'].splitlines()[0])}"
+        if fault is None and state.get("upload"):
+            commands.append(f"{printable(last)}:\n  {waiting(state)}")
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no edge to wrap at
         console = Console(width=WIDTH)
@@ -64,6 +63,63 @@ def run(args: argparse.Namespace) -> int:
     if commands:
         print("To go on:\n" + "\n".join(commands))
     return 0
+
+
+def _found(where: str) -> Iterator[tuple[str, str, dict[str, Any], str | None]]:
+    """Every run's name, place, state, and what is wrong with that.
+
+    Raises:
+        DataError: no such folder, or an address that cannot be read.
+    """
+    from ganinv.core.errors import DataError, explain
+    from ganinv.run.status import NAME, look_at_state
+    from ganinv.run.storage.base import is_address
+
+    if is_address(where):
+        yield from _found_afar(where.rstrip("/"))
+        return
+    folder = Path(where)
+    if not folder.is_dir():
+        raise DataError(
+            explain(f"no folder {folder}", "a folder of runs", "pass it: ganinv runs FOLDER")
+        )
+    for path in sorted(folder.glob(f"**/{NAME}")):
+        if path.is_file():
+            run = path.parent
+            name = run.name if run == folder else str(run.relative_to(folder))
+            yield name, str(run.resolve()), *look_at_state(run)
+
+
+def _found_afar(address: str) -> Iterator[tuple[str, str, dict[str, Any], str | None]]:
+    from ganinv.core.errors import DataError, explain
+    from ganinv.run.status import MOST_BYTES, NAME, parse_state
+    from ganinv.run.storage.base import StorageFault, patiently
+    from ganinv.run.storage.open import open_storage
+
+    storage = open_storage(address, "the address")
+    try:
+        files = patiently(storage.files, address)
+        for file in sorted(files):
+            name, _, last = f"/{file}".rpartition("/")
+            if last == NAME:
+                content = patiently(partial(storage.read, file, MOST_BYTES), storage.at(file))
+                run = storage.at(name[1:]) if name else address
+                yield name[1:] or address.rpartition("/")[2], run, *parse_state(content)
+    except StorageFault as error:
+        raise DataError(
+            explain(f"{address} cannot be read: {error}", "an address of runs",
+                    "check the address, the keys and the network")
+        ) from error  # fmt: skip
+
+
+def waiting(state: dict[str, Any]) -> str:
+    """What could not be copied to where the run is kept."""
+    upload = state["upload"]
+    return (
+        f"{upload['files']} files ({upload['bytes'] / 2**20:.1f} MiB) wait to be copied to "
+        f"{printable(state.get('address', 'its address'), 300)} since "
+        f"{_ago(time.time() - upload['since'])}: {printable(upload['fault'])}"
+    )
 
 
 def cells_of(state: dict[str, Any]) -> tuple[str, ...]:
@@ -92,9 +148,15 @@ def condition(state: dict[str, Any]) -> str:
     return "dead" if there is False or (there is None and silent) else said
 
 
-def resume_command(folder: Path, state: dict[str, Any]) -> str:
+def resume_command(place: str | Path, state: dict[str, Any]) -> str:
     """What starts a run again where it stood: its own command, in its own folder, ready to be
-    pasted. Only a training's is handed on: a file may hold anything."""
+    pasted. Only a training's is handed on: a file may hold anything.
+
+    Args:
+        place: the folder's path, from the root, or its address.
+        state: what is known of the run.
+    """
+    where = state.get("address", str(place))
     try:
         words = shlex.split(state.get("command", ""))
     except ValueError:
@@ -102,13 +164,12 @@ def resume_command(folder: Path, state: dict[str, Any]) -> str:
     start, rest = words[:2], words[2:]
     script = start[:1] == ["python"] and start[1:] and Path(start[1]).name == "train.py"
     ours = script or start == ["ganinv", "train"]
-    place = str(folder.resolve())
-    if printable(place, len(place)) != place:
-        return f"(no terminal takes this name: rename the folder) {printable(place)}"
+    if printable(where, len(where)) != where:
+        return f"(no terminal takes this name: rename the folder) {printable(where)}"
     if not ours or printable(state["command"]) != state["command"]:
-        return f"(started by another program) {entry('train')} ... {override('run_dir', place)}"
+        return f"(started by another program) {entry('train')} ... {override('run_dir', where)}"
     kept = [word for word in rest if not word.startswith(("resume=", "run_dir="))]
-    return f"{shlex.join([*start, *kept])} {override('run_dir', place)} resume=auto"
+    return f"{shlex.join([*start, *kept])} {override('run_dir', where)} resume=auto"
 
 
 def _ago(seconds: float) -> str:

@@ -20,7 +20,7 @@ from ganinv.config.preset import log_preset
 from ganinv.config.start import check_start
 from ganinv.core.errors import USER_ERRORS
 from ganinv.run.checkpoint import read_checkpoint
-from ganinv.run.folder import begin, finish, open_run
+from ganinv.run.folder import finish, open_run, under_way
 from ganinv.run.launch import rank_info
 from ganinv.run.logs import rank_log
 from ganinv.trainer.dry import dry_run
@@ -52,8 +52,7 @@ def train(cfg: DictConfig) -> int:
     trainer = instantiate(cfg.trainer, _partial_=True)(
         run_dir=run.folder, loggers=loggers, batch_size=data.batch_size
     )
-    begin(run)
-    with rank_log(run.folder, rank_info().rank), ended(loggers, method):
+    with under_way(run, method), rank_log(run.folder, rank_info().rank), ended(loggers, method):
         log_preset(cfg)
         with friendly_errors(trainer):
             trainer.fit(method, datamodule=data, ckpt_path=run.resume, weights_only=True)

@@ -21,6 +21,7 @@ KEYS: dict[str, Any] = {  # of train.yaml and evaluate.yaml, outside all groups
     "name": str,
     "runs": str,
     "run_dir": str | None,
+    "scratch": str | None,
     "resume": str | None,
     "checkpoint": str,
     "generator_weights": str | None,

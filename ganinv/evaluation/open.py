@@ -38,6 +38,7 @@ from ganinv.method.base import Method
 from ganinv.method.gan import GAN
 from ganinv.method.inverting import EncoderMethod
 from ganinv.run.checkpoint import read_checkpoint
+from ganinv.run.storage.fetch import local
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,15 @@ def open_model(
     """Open a file.
 
     Args:
-        path: see the table above.
+        path: see the table above; or its address, s3://bucket/runs/NAME/checkpoints/best.ckpt.
         generator: the generator's file, where it has moved; of IDInvert's encoder, always.
 
     Raises:
         WeightsMissing, WeightsError: unreadable, or a generator that is missing or another one.
         ConfigError: a checkpoint of a method with neither an encoder nor a generator.
     """
-    path, weights = Path(path), None if generator is None else str(generator)
+    path = local(path)
+    weights = None if generator is None else str(generator)
     if not path.is_file():
         raise WeightsMissing(
             explain(f"no file {path}", "a checkpoint, a bundle or a generator", "check the path")

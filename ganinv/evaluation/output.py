@@ -24,6 +24,7 @@ from ganinv.evaluation.result import Result, Row
 from ganinv.evaluation.work import GO_ON, Part, Work
 from ganinv.run.disk import check_writable, disk_errors
 from ganinv.run.launch import agree
+from ganinv.run.storage.base import is_address
 
 SPLITS = ("train", "val", "test")
 ACCELERATORS = ("auto", "gpu", "cpu")
@@ -69,7 +70,8 @@ def check_options(cfg: DictConfig) -> None:
             "a folder that does not exist yet, or one that this command began",
             "choose another; nothing was overwritten",
         )
-    folder = Path(cfg.checkpoint).resolve().parent if cfg.output is None else Path(cfg.output)
+    beside = Path() if is_address(cfg.checkpoint) else Path(cfg.checkpoint).parent
+    folder = beside.resolve() if cfg.output is None else Path(cfg.output)
     check_writable(folder, "the folder of the report", "set output=... to another disk")
 
 
@@ -124,13 +126,18 @@ def _choose(measurement: Measurement, settings: dict[str, Any], sizes: list[int]
 
 
 def _name(measurement: Measurement) -> tuple[Path, str]:
-    """In the run's folder or, of a file of no run, beside the file."""
+    """In the run's folder or, of a file of no run, beside the file; of one at an address, here."""
     opened, cfg = measurement.opened, measurement.cfg
     path, what = opened.path.resolve(), "-".join(cfg.inversion)
     if opened.images_seen is None:
-        return path.parent / f"{path.stem}-evaluation", f"{cfg.split}-{what}"
-    kimg = opened.images_seen / 1000
-    return path.parent.parent / "evaluation", f"{cfg.split}-{kimg:g}kimg-{what}"
+        folder = Path(f"{path.stem}-evaluation")
+        here = folder if is_address(cfg.checkpoint) else path.parent / folder
+        return here, f"{cfg.split}-{what}"
+    stem = f"{cfg.split}-{opened.images_seen / 1000:g}kimg-{what}"
+    if is_address(cfg.checkpoint):
+        run = cfg.checkpoint.rpartition("/checkpoints/")[0].rpartition("/")[2] or path.stem
+        return Path("evaluation") / run, stem
+    return path.parent.parent / "evaluation", stem
 
 
 def settings_of(measurement: Measurement) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def settings_of(measurement: Measurement) -> dict[str, Any]:
     dataset = plain(dataset_of(cfg, measurement.opened))["dataset"]
     return {
         "command": "evaluate.py",
-        "checkpoint_sha256": sha256_file(cfg.checkpoint),
+        "checkpoint_sha256": sha256_file(measurement.opened.path),
         "generator_sha256": measurement.opened.generator.sha256,
         "dataset": {k: v for k, v in dataset.items() if k not in NOT_RESULTS},
         "images": measurement.total,

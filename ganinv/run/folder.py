@@ -4,47 +4,64 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 import secrets
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ganinv.core.command import entry, override
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.core.safe.io import write_atomic
+from ganinv.run import afar
 from ganinv.run.checkpoint import newest_sound
 from ganinv.run.disk import check_writable
 from ganinv.run.launch import RankInfo, agree, rank_info
-from ganinv.run.status import beginning, is_there, read_state, update_state
+from ganinv.run.ledger import RANKING
+from ganinv.run.mirror import uploading
+from ganinv.run.naming import check_not_in_use, in_use, is_named, new_name
+from ganinv.run.status import beginning, read_state, update_state
+from ganinv.run.storage.base import Storage, is_address
+from ganinv.run.storage.fetch import fetched
+from ganinv.run.storage.open import open_storage
 
 ENVIRONMENT = "GANINV_RUN_DIR"  # the same as run_dir=..., for job scripts
-ALIVE = 30.0  # seconds since the last heartbeat of a run that cannot be seen from here
-HERE = 3600.0  # the same where its process is seen: a validation may be long, a number used again
 
 
 @dataclass
 class Run:
     """Where a run lives and what it starts from."""
 
-    folder: Path
+    folder: Path  # of this machine, where it is written
     resume: Path | None
     wandb_id: str
     config: dict[str, Any]  # resolved, plain Python
+    storage: Storage | None = None  # where it is kept, if that is elsewhere
 
     @property
     def checkpoints(self) -> Path:
         """The folder of its checkpoints."""
         return self.folder / "checkpoints"
+
+    def shown(self, name: str) -> str:
+        """Where a file of it is found later: path or address."""
+        return str(self.folder / name) if self.storage is None else self.storage.at(name)
+
+    def best(self) -> Path:
+        """The best checkpoint, or the last one where nothing was validated; fetched, if it is only
+        where the run is kept."""
+        if (self.checkpoints / "best.ckpt").is_file():
+            return self.checkpoints / "best.ckpt"
+        if self.storage is not None and (self.folder / RANKING).is_file():
+            return fetched(self.storage.at("checkpoints/best.ckpt"))
+        return self.checkpoints / "last.ckpt"
 
 
 def open_run(cfg: DictConfig) -> Run:
@@ -61,23 +78,31 @@ def open_run(cfg: DictConfig) -> Run:
     if missing:
         key = sorted(missing)[0]
         raise ConfigError(explain(f"no value for {key}", "one", f"add {key}=... to the command"))
-    decision = agree(lambda: _decide(cfg, rank_info()))
+    decision = agree(lambda: _with_id(_decide(cfg, rank_info())))
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    resume = decision["resume"]
+    resume, folder, storage = decision["resume"], Path(decision["folder"]), None
+    if decision["address"] is not None:
+        storage = open_storage(decision["address"], "runs")
+        if resume is not None:
+            resume = afar.restore(afar.Place(storage, folder), resume, decision["attempt"])
     return Run(
-        folder=Path(decision["folder"]),
+        folder=folder,
         resume=None if resume is None else Path(resume),
         wandb_id=decision["wandb_id"],
         config=config,  # type: ignore[arg-type]
+        storage=storage,
     )
 
 
 def _decide(cfg: DictConfig, here: RankInfo) -> dict[str, Any]:
-    """Folder, checkpoint and W&B id of the run. A job that its launcher starts again goes on with
-    its own run, whatever `resume` says."""
-    runs, resume = Path(cfg.runs), cfg.resume
+    """Folder, address, checkpoint and W&B id of the run. A job that its launcher starts again goes
+    on with its own run, whatever `resume` says."""
     given = os.environ.get(ENVIRONMENT) or cfg.run_dir
+    first = given or (cfg.resume if is_address(cfg.resume) else cfg.runs)
+    if is_address(first):
+        return afar.decide(cfg, here, given)
+    runs, resume = Path(cfg.runs), cfg.resume
     folder = None if given is None else Path(given)
     if here.restarts:
         folder = folder or _of_job(runs, here.job)
@@ -87,7 +112,7 @@ def _decide(cfg: DictConfig, here: RankInfo) -> dict[str, Any]:
     if resume == "auto":
         folder = folder or newest_unfinished(runs, cfg.name)
         if folder is not None:
-            _check_not_in_use(folder)
+            check_not_in_use(folder, read_state(folder))
         resume = None if folder is None else _newest(folder)
         found = f"continuing {folder} from {resume}"
         _say(f"resume=auto: {found if resume else 'nothing to resume, so this is a new run'}")
@@ -107,14 +132,20 @@ def _decide(cfg: DictConfig, here: RankInfo) -> dict[str, Any]:
                 "choose one; nothing was overwritten",
             )
         )
-    _check_not_in_use(folder)
+    check_not_in_use(folder, read_state(folder))
     todo = "pass runs=... or run_dir=..., or make it writable"
     check_writable(folder, "the run's folder", todo)
     return {
         "folder": str(folder),
+        "address": None,
         "resume": None if resume is None else str(resume),
-        "wandb_id": read_state(folder).get("wandb_id") or _given_id() or secrets.token_hex(6),
+        "wandb_id": read_state(folder).get("wandb_id"),
     }
+
+
+def _with_id(decision: dict[str, Any]) -> dict[str, Any]:
+    """A new run's W&B id is the sweep's, or its own."""
+    return decision | {"wandb_id": decision["wandb_id"] or _given_id() or secrets.token_hex(6)}
 
 
 def _given_id() -> str | None:
@@ -134,17 +165,16 @@ def _newest(folder: Path) -> Path | None:
 def newest_unfinished(runs: Path, name: str) -> Path | None:
     """The newest folder `<time>-<name>` in `runs` that has checkpoints, did not finish, and in
     which no other job trains now."""
-    pattern = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}(-\w+)?(_\d+)?")
     found = [
         folder
         for folder in runs.glob("*")
-        if pattern.fullmatch(folder.name)
+        if is_named(folder.name, name)
         and any((folder / "checkpoints").glob("*.ckpt"))
         and not (folder / "finished").exists()
         and read_state(folder).get("name", name) == name
     ]
     for folder in sorted(found, key=lambda folder: folder.name, reverse=True):
-        if not _in_use(read_state(folder)):
+        if not in_use(read_state(folder)):
             return folder
         _say(f"resume=auto: {folder} is left alone, another run is under way there")
     return None
@@ -158,16 +188,12 @@ def _of_job(runs: Path, job: str) -> Path | None:
 
 
 def _new_folder(runs: Path, name: str) -> Path:
-    """A new folder `<time>-<name>`, behind it the number in a multirun and SLURM's of the job, and
-    another number when that is taken; removed at the end of a process that wrote nothing to it."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    hydra = HydraConfig.get()
-    numbers = [str(hydra.job.num)] if hydra.mode == RunMode.MULTIRUN else []
-    numbers += [f"j{job}"] if (job := os.environ.get("SLURM_JOB_ID")) else []
-    suffix = f"-{'_'.join(numbers)}" if numbers else ""
+    """A new folder, with a number behind its name when that is taken; removed at the end of a
+    process that wrote nothing to it."""
+    stem = new_name(name)
     numbered = (f"_{again}" if again > 1 else "" for again in count(1))
     for number in numbered:
-        folder = runs / f"{stamp}-{name}{suffix}{number}"
+        folder = runs / f"{stem}{number}"
         try:
             folder.mkdir(parents=True)  # of several that ask for it one gets it
         except FileExistsError:
@@ -195,6 +221,24 @@ def _unwritable(folder: Path, reason: str) -> ConfigError:
     )
 
 
+@contextmanager
+def under_way(run: Run, method: Any) -> Iterator[None]:
+    """The run begins, now that nothing can be refused any more, and what it writes in this block is
+    copied to where it is kept. A SLURM job whose time is up goes back into the queue when all of it
+    is there: SLURM ends such a job at once.
+
+    Raises:
+        ConfigError: its folder cannot be written, or another run is under way in it.
+        RunError: it could not be copied.
+    """
+    with uploading(run.folder, run.storage):
+        begin(run)
+        yield
+    ours = rank_info().rank == 0 and "SLURM_JOB_ID" in os.environ
+    if ours and method.interrupted == signal.SIGUSR1:
+        _requeue()
+
+
 def begin(run: Run) -> None:
     """Make the run's folder on rank 0, now that nothing can be refused any more, with its resolved
     config; a run resumed with another config has both.
@@ -204,7 +248,7 @@ def begin(run: Run) -> None:
     """
     if rank_info().rank > 0:
         return
-    _check_not_in_use(run.folder)
+    check_not_in_use(run.folder, read_state(run.folder))
     text = OmegaConf.to_yaml(OmegaConf.create(run.config)).encode()
     path = run.folder / "config.yaml"
     if path.is_file() and path.read_bytes() != text:
@@ -215,40 +259,11 @@ def begin(run: Run) -> None:
         write_atomic(path, text)
         (run.folder / "finished").unlink(missing_ok=True)  # a longer run goes on after its end
         length = float(run.config["trainer"]["max_kimg"])
-        update_state(
-            run.folder, **beginning(rank_info().job, run.config["name"], run.wandb_id, length)
-        )
+        known = beginning(rank_info().job, run.config["name"], run.wandb_id, length)
+        address = {} if run.storage is None else {"address": run.storage.address}
+        update_state(run.folder, **known, **address, upload=None)
     except OSError as error:
         raise _unwritable(run.folder, str(error)) from error
-
-
-def _in_use(other: dict[str, Any]) -> bool:
-    """Whether another job than this one trains in the folder of this state, as far as can be seen
-    from here."""
-    known = {"job", "time", "pid", "processes"} <= set(other)
-    if other.get("state") not in ("starting", "running") or not known:
-        return False
-    if other["job"] == rank_info().job:
-        return False
-    age = time.time() - other["time"]
-    there = is_there(other["pid"], other["processes"], other.get("born"))
-    return age < ALIVE if there is None else there and age < HERE
-
-
-def _check_not_in_use(folder: Path) -> None:
-    """Two runs in one folder would overwrite each other: one that is resumed while it still runs,
-    or two that were started in one second and chose one name."""
-    other = read_state(folder)
-    if _in_use(other):
-        raise ConfigError(
-            explain(
-                f"{folder}, where another run ({other['job']}, process {other['pid']} on "
-                f"{other.get('host', 'another machine')}) is under way",
-                "a folder for each run",
-                "stop that one first, pass run_dir=..., or, if it died elsewhere, start "
-                f"again in {ALIVE:.0f} s; nothing was overwritten",
-            )
-        )
 
 
 def _say(text: str) -> None:
@@ -257,27 +272,28 @@ def _say(text: str) -> None:
 
 
 def finish(run: Run, trainer: Any, method: Any) -> None:
-    """Mark a run that reached its end, and say where its results are and what to do next; a SLURM
-    job whose time is up goes back into the queue. Only rank 0 does anything."""
+    """Mark a run that reached its end, and say where its results are and what to do next. Only rank
+    0 does anything."""
     if rank_info().rank > 0:
         return
-    last = run.checkpoints / "last.ckpt"
     if method.interrupted:
+        last = run.shown("checkpoints/last.ckpt")
         _say(
             f"\nInterrupted at {method.images_seen / 1000:.2f} kimg; saved {last}\n"
             f"Continue:  {entry('train')} <same options> {override('resume', last)}"
         )
-        if method.interrupted == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
-            _requeue()
         return
     write_atomic(run.folder / "finished", b"")
     best = run.checkpoints / "best.ckpt"
+    local = best if best.exists() else run.checkpoints / "last.ckpt"
+    is_best = best.exists() or (run.folder / RANKING).is_file()
+    shown = run.shown(f"checkpoints/{'best' if is_best else 'last'}.ckpt")
     grids = sorted((run.folder / "grids").glob("*.png"))
-    lines = [f"\nDone: {method.images_seen / 1000:.2f} kimg in {run.folder}"]
-    shown = best if best.exists() else last
+    lines = [f"\nDone: {method.images_seen / 1000:.2f} kimg in {run.shown('').rstrip('/')}"]
     lines += [f"Checkpoint:  {shown}"]
-    lines += [f"Grid:        {grids[-1]}"] if grids else []
-    lines += [f"Next:        {line}" for line in method.next_commands(str(shown))]
+    lines += [f"Grid:        {run.shown(f'grids/{grids[-1].name}')}"] if grids else []
+    for line in method.next_commands(str(local)):
+        lines += [f"Next:        {line.replace(str(local), shown)}"]
     _say("\n".join(lines))
 
 

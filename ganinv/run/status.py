@@ -14,6 +14,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ganinv import __version__
@@ -24,6 +25,7 @@ NAME = "state.json"
 MOST_BYTES = 1 << 20
 STATES = ("starting", "running", "interrupted", "finished", "failed")
 log = logging.getLogger(__name__)
+_changing = Lock()
 
 
 def _text(value: Any) -> bool:
@@ -44,15 +46,25 @@ def _best(value: Any) -> bool:
     )
 
 
+def _upload(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and all(_whole(value.get(name)) for name in ("files", "bytes"))
+        and _text(value.get("fault"))
+        and _number(value.get("since"))
+    )
+
+
 KINDS = {  # entry -> whether a value can be its
     "state": lambda value: _text(value) and value in STATES,
     "reason": lambda value: value is None or _text(value),
     "born": lambda value: value is None or _whole(value),
     "best": _best,
+    "upload": _upload,
     **dict.fromkeys(["pid", "ranks", "skipped_steps"], _whole),
     **dict.fromkeys(["time", "kimg", "max_kimg"], _number),
     **dict.fromkeys(["ganinv", "job", "wandb_id", "host", "processes", "monitor"], _text),
-    **dict.fromkeys(["command", "started_in", "name"], _text),
+    **dict.fromkeys(["command", "started_in", "name", "address", "token"], _text),
 }
 
 
@@ -71,11 +83,18 @@ def look_at_state(folder: Path) -> tuple[dict[str, Any], str | None]:
     try:
         if not path.is_file():
             return {}, None
-        if path.stat().st_size > MOST_BYTES:
-            return {}, f"{path.stat().st_size:,} bytes, more than any state has"
-        found = json.loads(path.read_text())
+        with open(path, "rb") as file:
+            return parse_state(file.read(MOST_BYTES + 1))
     except OSError as error:
         return {}, str(error.strerror)
+
+
+def parse_state(content: bytes) -> tuple[dict[str, Any], str | None]:
+    """The same, of a file's bytes."""
+    if len(content) > MOST_BYTES:
+        return {}, f"more than {MOST_BYTES:,} bytes, more than any state has"
+    try:
+        found = json.loads(content)
     except (ValueError, RecursionError):
         return {}, "not JSON"
     if not isinstance(found, dict):
@@ -87,9 +106,10 @@ def look_at_state(folder: Path) -> tuple[dict[str, Any], str | None]:
 
 
 def update_state(folder: Path, **changes: Any) -> None:
-    """Change some entries and renew the heartbeat."""
-    state = read_state(folder) | changes | {"time": time.time()}
-    write_atomic(folder / NAME, json.dumps(state, indent=1).encode())
+    """Change some entries and renew the heartbeat; threads of the process may do so at once."""
+    with _changing:
+        state = read_state(folder) | changes | {"time": time.time()}
+        write_atomic(folder / NAME, json.dumps(state, indent=1).encode())
 
 
 def processes() -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ import pytorch_lightning as pl
 import torch
 
 from ganinv.core.errors import NotFinite, explain
+from ganinv.core.safe.io import write_atomic
 from ganinv.method.base import Method
 from ganinv.run.checkpoint import LAST
+from ganinv.run.ledger import RANKING, Ledger, is_uploaded
 from ganinv.trainer.callbacks import due, step_images
 from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
 
+NAME = re.compile(r"best-\d{1,15}\.ckpt")
 log = logging.getLogger(__name__)
 
 
@@ -79,8 +84,8 @@ class Saver(pl.Callback):
         if name not in dropped:
             self._save(trainer, pl_module, name)
         if trainer.is_global_zero:
-            first = self.best[0][1]
-            self._files(trainer).afterwards(lambda: self._keep(first, dropped))
+            best = list(self.best)
+            self._files(trainer).afterwards(lambda: self._keep(best, dropped))
 
     def _save(self, trainer: pl.Trainer, method: Method, name: str) -> None:
         """Write a checkpoint, unless a weight is not finite.
@@ -104,15 +109,19 @@ class Saver(pl.Callback):
             )
         trainer.save_checkpoint(self.folder / name)
 
-    def _keep(self, first: str, dropped: list[str]) -> None:
-        """Remove what is no longer among the best; link the best one."""
+    def _keep(self, ranked: list[tuple[float, str]], dropped: list[str]) -> None:
+        """Remove what is no longer among the best; link the best one; write the ranking down. Of a
+        run that is kept elsewhere the best one may be there alone, under both names."""
         for old in dropped:
             (self.folder / old).unlink(missing_ok=True)
-        temporary = self.folder / ".best.ckpt"
-        temporary.unlink(missing_ok=True)
-        temporary.hardlink_to(self.folder / first)
-        temporary.replace(self.folder / "best.ckpt")
-        temporary.unlink(missing_ok=True)  # renaming a file onto its own link does nothing
+        if (self.folder / ranked[0][1]).is_file() or not is_uploaded(self.folder.parent):
+            temporary = self.folder / ".best.ckpt"
+            temporary.unlink(missing_ok=True)
+            temporary.hardlink_to(self.folder / ranked[0][1])
+            temporary.replace(self.folder / "best.ckpt")
+            temporary.unlink(missing_ok=True)  # renaming a file onto its own link does nothing
+        ranking = json.dumps({name: score for score, name in ranked}, indent=1)
+        write_atomic(self.folder.parent / RANKING, ranking.encode())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The run is over when its checkpoints are on disk."""
@@ -125,4 +134,10 @@ class Saver(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Forget checkpoints that are no longer there."""
         entries = [(float(score), str(name)) for score, name in state_dict["best"]]
-        self.best = [e for e in entries if (self.folder / e[1]).is_file()]
+        there = Ledger(self.folder.parent)  # of a run that is kept elsewhere
+        self.best = [
+            (score, name)
+            for score, name in entries
+            if NAME.fullmatch(name)
+            and ((self.folder / name).is_file() or f"{self.folder.name}/{name}" in there)
+        ]

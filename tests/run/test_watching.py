@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from ganinv.cli import runs
 from ganinv.cli.main import main
-from ganinv.run import folder as run_folder
+from ganinv.run.naming import in_use
 from ganinv.run.status import KINDS, look_at_state, processes, read_state, update_state
 from tests.processes import launch_ready
 from tests.runs import plain_overrides
@@ -144,7 +144,7 @@ def test_no_state_ends_what_reads_it(tmp_path_factory, state):
     assert fault is None or found == {}
     runs.cells_of(found)
     runs.resume_command(folder, found)
-    run_folder._in_use(found)
+    in_use(found)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Where runs are kept when that is no folder of this machine."""
