@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from claims_page import Claim, Measured, figure, page
-from claims_runs import ENCODERS_ON, ROOT, Rows, Runs
+from claims_runs import ENCODERS_ON, EVALUATIONS, ROOT, Rows, Runs
 from torch import Tensor
 
 from ganinv.backbone.efficientnet_lite0 import efficientnet_lite0
@@ -63,6 +64,14 @@ def between(
     a, b = preferred[0][preferred[1]], other[0][other[1]]
     keys = sorted(set(a) & set(b))
     return compared(words, [sign * a[k][column] for k in keys], [sign * b[k][column] for k in keys])
+
+
+def apart(what: str, preferred: dict[str, float], other: dict[str, float], column: str) -> Measured:
+    """Two columns with intervals of their own, as of independent images: wider than of the same."""
+    a, b = preferred[column], other[column]
+    halves = [(row[f"{column}_high"] - row[f"{column}_low"]) / 2 for row in (preferred, other)]
+    half = math.hypot(*halves)
+    return Measured(what, a, b, a - b - half, a - b + half, int(preferred["images"]))
 
 
 # ------------------------------------------------------------------ codes of encoders
@@ -141,6 +150,20 @@ def psp_over_e4e(runs: Runs) -> list[Measured]:
     """Reconstruction."""
     a, b = (runs.rows("psp"), "encode"), (runs.rows("e4e"), "encode")
     return [between("MSE: pSp, e4e", "mse", a, b), between("Lite0: pSp, e4e", "lite0", a, b)]
+
+
+def edits_change_less(
+    words: str, preferred: tuple[str, str], other: tuple[str, str]
+) -> Callable[[Runs], list[Measured]]:
+    """What else glasses change where they are there by the same amount (metric=change)."""
+
+    def measure(runs: Runs) -> list[Measured]:
+        rows = [{**runs.result(name)[row], "images": float(count)} for (name, row), count in
+                ((w, EVALUATIONS[w[0]].limit) for w in (preferred, other))]  # fmt: skip
+        what = f"other attributes changed by glasses, in standard deviations: {words}"
+        return [apart(what, rows[0], rows[1], "change_others")]
+
+    return measure
 
 
 def restyle_over_psp(runs: Runs) -> list[Measured]:
@@ -264,6 +287,8 @@ CLONE_WORDS = ["inversion.clone.steps=100"]
 CLAIMS = [
     Claim("psp_over_e4e", "pSp reconstructs better than e4e", "arXiv 2102.02766, table 1",
           psp_over_e4e),
+    Claim("e4e_edits", "e4e edits better than pSp", "arXiv 2102.02766, sec. 5",
+          edits_change_less("e4e, pSp", ("edits_e4e", "encode"), ("edits_psp", "encode"))),
     Claim("restyle_over_psp", "ReStyle reconstructs better than its base at the same number of "
           "images", "arXiv 2104.02699", restyle_over_psp),
     Claim("free_mse", "Free optimisation in W+ has a lower MSE than the domain-regularised one",
@@ -282,6 +307,9 @@ CLAIMS = [
           "arXiv 2108.08998, table 1", moved_faces),
     Claim("cells", "A base code of 16 x 16 cells reconstructs better than one of 8 x 8",
           "arXiv 2108.08998, sec. 5", cells_reconstruct),
+    Claim("cells_edit", "A base code of 8 x 8 cells edits better than one of 16 x 16",
+          "arXiv 2108.08998, sec. 5", edits_change_less("8 x 8, 16 x 16", ("edits_8", "bdinvert"),
+                                                        ("edits_16", "bdinvert"))),
     Claim("pti", "PTI reconstructs better than what leaves G as it is", "arXiv 2106.05744, table 1",
           tuning_reconstructs("pti")),
     Claim("clone", "Clone reconstructs better than what leaves G as it is", "arXiv 2202.11833",

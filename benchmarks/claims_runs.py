@@ -56,12 +56,15 @@ class Evaluated:
         of: the training whose checkpoint is evaluated.
         words: the rest of the command.
         base: the training of the base code, where BDInvert is among the methods.
+        limit: test faces.
+        edits: whether glasses are put on, and what else that changes is measured.
     """
 
     of: str
     words: tuple[str, ...] = ()
     base: str | None = None
     limit: int = ENCODERS_ON
+    edits: bool = False
 
 
 TUNED = "inversion=[encode,image2stylegan,domain_regularised,pti,clone]"
@@ -88,6 +91,12 @@ EVALUATIONS: dict[str, Evaluated] = {
     "moved_16": Evaluated("psp", ("dataset=avatars64_moved", "dataset.shift=[0,8]",
                                   "dataset.angle=15", "inversion=[bdinvert]", *BASE_8),
                           "bdinvert_16", OPTIMISED_ON),
+    "edits_psp": Evaluated("psp", edits=True),
+    "edits_e4e": Evaluated("e4e", edits=True),
+    "edits_8": Evaluated("psp", ("inversion=[bdinvert]", *BASE_8), "bdinvert_8", OPTIMISED_ON,
+                         edits=True),
+    "edits_16": Evaluated("psp", ("inversion=[bdinvert]", *BASE_8), "bdinvert_16", OPTIMISED_ON,
+                          edits=True),
     "still_8": Evaluated("psp", ("inversion=[bdinvert]", *BASE_8), "bdinvert_8", OPTIMISED_ON),
     "still_16": Evaluated("psp", ("inversion=[bdinvert]", *BASE_8), "bdinvert_16", OPTIMISED_ON),
 }  # fmt: skip
@@ -115,15 +124,37 @@ class Runs:
         return folder / "checkpoints" / "last.ckpt"
 
     def rows(self, name: str) -> Rows:
-        """An evaluation's images.csv; it is carried out if it was not."""
+        """An evaluation's images.csv."""
+        return read_rows(self.evaluated(name) / "images.csv")
+
+    def result(self, name: str) -> dict[str, dict[str, float]]:
+        """An evaluation's metrics.json: inversion -> column -> number."""
+        rows = json.loads((self.evaluated(name) / "metrics.json").read_text())["rows"]
+        return {row["inversion"]: row for row in rows}
+
+    def evaluated(self, name: str) -> Path:
+        """The folder of an evaluation, which is carried out if it was not."""
         what, folder = EVALUATIONS[name], self.out / "evaluations" / name
         if not (folder / "metrics.json").is_file():
             base = [] if what.base is None else [
                 f"inversion.bdinvert.base_code={self.checkpoint(what.base)}"]  # fmt: skip
-            words = [*what.words, *base, f"limit={what.limit}", *self.words["evaluate"]]
+            edits = self._edits() if what.edits else []
+            words = [*what.words, *base, *edits, f"limit={what.limit}", *self.words["evaluate"]]
             checkpoint = self.checkpoint(what.of)
             self._call("evaluate.py", f"checkpoint={checkpoint}", *words, f"output={folder}")
-        return read_rows(folder / "images.csv")
+        return folder
+
+    def _edits(self) -> list[str]:
+        """Words that put glasses on, along a boundary that a probe of glasses has led to."""
+        probe, boundary = self.out / "probe.safetensors", self.out / "glasses.safetensors"
+        fit = ["-m", "ganinv.cli.main", "fit"]
+        if not probe.is_file():
+            self._call(*fit, "probe", "--out", str(probe))
+        if not boundary.is_file():
+            self._call(*fit, "boundary", "stylegan2_avatars64", "--probe", str(probe),
+                       "--attribute", "glasses", "--out", str(boundary))  # fmt: skip
+        return ["editing=[direction]", f"editing.direction.file={boundary}", "metric=[change]",
+                f"metric.change.probe={probe}", "metric.change.attribute=glasses"]  # fmt: skip
 
     def kimg(self, name: str) -> float:
         """Of a finished training, in thousands of images."""
@@ -145,8 +176,3 @@ def read_rows(path: Path) -> Rows:
             numbers = {name: float(value) for name, value in row.items() if value != ""}
             found.setdefault(inversion, {})[key] = numbers
     return found
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """A metrics.json."""
-    return json.loads(path.read_text())

@@ -42,19 +42,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import flop_registry
-from train_step import now, ours, plain
+from train_step import now, ours, plain, plain_idinvert
 
 from ganinv.config.build import build_method
 from ganinv.config.instantiate import instantiate
-from ganinv.core.image import to_unit
 from ganinv.core.safe.io import write_atomic
 from ganinv.method.base import Method
 from ganinv.method.idinvert import IDInvert
@@ -229,51 +227,6 @@ def differs(first: list[dict[str, float]], second: list[dict[str, float]], key: 
 # ------------------------------------------------------------------ speed
 
 
-def plain_idinvert(method: IDInvert) -> Callable[[Tensor, int], list[float]]:
-    """The released step (genforce's loss_encoder.py): E and G once for each player, every loss read
-    out, logistic loss with R1, in torch's default layout."""
-    for network in (method.E, method.D, method.G, method.terms):
-        network.to(memory_format=torch.contiguous_format)
-    E, D, G = method.E.train(), method.D, method.G
-    adam_E = torch.optim.Adam(E.parameters(), lr=1e-4, betas=(0.9, 0.99))
-    adam_D = torch.optim.Adam(D.parameters(), lr=1e-4, betas=(0.9, 0.99))
-
-    def step(images: Tensor) -> None:
-        x = to_unit(images)
-        D.requires_grad_(False)
-        wp = E(x)
-        x_hat = G.synthesis(wp, noise="const")
-        losses = method.terms(x_hat=x_hat, x=x, wp=wp, w_avg=G.w_avg)
-        loss = torch.stack([w * value.mean() for w, value in losses.values()]).sum()
-        loss = loss + method.adversarial_weight * F.softplus(-D(x_hat)).mean()
-        adam_E.zero_grad()
-        loss.backward()
-        adam_E.step()
-        D.requires_grad_(True)
-        with torch.no_grad():
-            x_hat = G.synthesis(E(x), noise="const")
-        real = x.detach().requires_grad_(True)
-        score = D(real)
-        (slope,) = torch.autograd.grad(score.sum(), real, create_graph=True)
-        penalty = method.gamma / 2 * slope.square().sum((1, 2, 3)).mean()
-        loss_D = F.softplus(D(x_hat)).mean() + F.softplus(-score).mean() + penalty
-        adam_D.zero_grad()
-        loss_D.backward()
-        adam_D.step()
-        [value.mean().item() for _, value in losses.values()]
-        loss_D.item()
-
-    def run(images: Tensor, steps: int) -> list[float]:
-        laps = []
-        for _ in range(steps):
-            start = now()
-            step(images)
-            laps.append(now() - start)
-        return laps
-
-    return run
-
-
 def released(method: Method, device: str) -> Callable[[Tensor, int], list[float]]:
     """The plain loop of a method."""
     method = method.to(device)
@@ -338,7 +291,7 @@ def speed(args: argparse.Namespace) -> Row:
 
 
 class Flops(TorchDispatchMode):
-    """Counts them; torch's FlopCounterMode follows modules as well, which gradient penalties defy."""
+    """Counts them; torch's FlopCounterMode also follows modules, which gradient penalties defy."""
 
     total = 0
 

@@ -47,6 +47,7 @@ from ganinv.loss.perceptual import Perceptual
 from ganinv.loss.pixel import L2
 from ganinv.loss.term import Terms, total
 from ganinv.method.e4e import E4E
+from ganinv.method.idinvert import IDInvert
 from ganinv.method.inverting import EncoderMethod
 from ganinv.method.psp import PSp
 from ganinv.optimizer.ranger import Ranger
@@ -259,6 +260,51 @@ def plain(method: EncoderMethod) -> Callable[[Tensor, int], list[float]]:
         [value.mean().item() for _, value in losses.values()]
         loss.item()
         taken += 1
+
+    def run(images: Tensor, steps: int) -> list[float]:
+        laps = []
+        for _ in range(steps):
+            start = now()
+            step(images)
+            laps.append(now() - start)
+        return laps
+
+    return run
+
+
+def plain_idinvert(method: IDInvert) -> Callable[[Tensor, int], list[float]]:
+    """The released step (genforce's loss_encoder.py): E and G once for each player, every loss read
+    out, logistic loss with R1, in torch's default layout."""
+    for network in (method.E, method.D, method.G, method.terms):
+        network.to(memory_format=torch.contiguous_format)
+    E, D, G = method.E.train(), method.D, method.G
+    adam_E = torch.optim.Adam(E.parameters(), lr=1e-4, betas=(0.9, 0.99))
+    adam_D = torch.optim.Adam(D.parameters(), lr=1e-4, betas=(0.9, 0.99))
+
+    def step(images: Tensor) -> None:
+        x = to_unit(images)
+        D.requires_grad_(False)
+        wp = E(x)
+        x_hat = G.synthesis(wp, noise="const")
+        losses = method.terms(x_hat=x_hat, x=x, wp=wp, w_avg=G.w_avg)
+        loss = torch.stack([w * value.mean() for w, value in losses.values()]).sum()
+        loss = loss + method.adversarial_weight * F.softplus(-D(x_hat)).mean()
+        adam_E.zero_grad()
+        loss.backward()
+        adam_E.step()
+        D.requires_grad_(True)
+        with torch.no_grad():
+            x_hat = G.synthesis(E(x), noise="const")
+        real = x.detach().requires_grad_(True)
+        score = D(real)
+        (slope,) = torch.autograd.grad(score.sum(), real, create_graph=True)
+        penalty = method.gamma / 2 * slope.square().sum((1, 2, 3)).mean()
+        loss_D = F.softplus(D(x_hat)).mean() + F.softplus(-score).mean() + penalty
+        adam_D.zero_grad()
+        loss_D.backward()
+        adam_D.step()
+        [value.mean().item() for _, value in losses.values()]
+        loss_D.item()
 
     def run(images: Tensor, steps: int) -> list[float]:
         laps = []
