@@ -1,17 +1,33 @@
-"""How far the loop is: a bar on a terminal; without one, a line a minute in the log."""
+"""How far the loop is: a bar on a terminal; without one, a line a minute in the log; and whoever
+listens is told each step."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from torch import Tensor
 from tqdm import tqdm
 
 SHOWN_EVERY = 10  # steps between two looks at the loss for the bar
 LOGGED_EVERY = 60.0  # seconds between two lines where there is no terminal
+Listener = Callable[[str, int, int], None]  # method, steps that are done, steps in all
+LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def heard(listener: Listener) -> Iterator[None]:
+    """The loops that this thread runs within tell `listener` of every step."""
+    token = LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        LISTENER.reset(token)
 
 
 class Pace:
@@ -39,6 +55,8 @@ class Pace:
             loss: of the images that still move, [b], before that step.
         """
         self.bar.update()
+        if (listener := LISTENER.get()) is not None:
+            listener(self.method, done, self.steps)
         if not self.bar.disable:
             if done % SHOWN_EVERY == 1:
                 self.bar.set_postfix_str(self._words(done, loss))

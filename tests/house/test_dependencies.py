@@ -11,7 +11,7 @@ from importlib.metadata import packages_distributions
 
 from tests.house.tree import PACKAGE, ROOT, assert_none, at, parsed, sources
 
-BROUGHT = {"botocore": "boto3", "dlib": "dlib-bin"}  # module -> what it comes with
+BROUGHT = {"botocore": "boto3", "dlib": "dlib-bin", "starlette": "gradio"}  # module -> its owner
 GIVEN = {"torch_utils"}  # of NVIDIA's code, for which ganinv/interop/nvidia writes files
 
 
