@@ -10,7 +10,8 @@ once a pass, and then `move`.
 
 N micro-batches, or N processes, take the step of one N times larger batch, for any number of
 players; but for what looks at a batch as a whole: batch normalisation takes its statistics over a
-micro-batch, whatever `trainer.sync_batchnorm` says, and so does minibatch deviation (README).
+micro-batch, whatever `trainer.sync_batchnorm` says, and so does minibatch deviation
+(docs/CLUSTER.md).
 
 A step whose gradient is NaN or Inf ends there: that player and those after it do not move, and the
 players' buffers (running statistics) are put back. Each player counts such steps on its own.

@@ -18,7 +18,8 @@ from tests.house.tree import CONF, ROOT, assert_none, at, composed, sources, tra
 
 MARKDOWN = [p for name in ("README.md", "CONTRIBUTING.md") if (p := ROOT / name).is_file()]
 MARKDOWN += sorted((ROOT / "docs").glob("*.md"))
-MADE_BY_RUNNING = ("runs", "data", "outputs", "multirun", "wandb", "checkpoints", "grids")
+MADE_BY_RUNNING = ("runs", "data", "outputs", "multirun", "wandb", "checkpoints", "grids",
+                   "config.yaml")  # fmt: skip
 WEIGHTS = {".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".onnx"}
 LARGE: dict[str, str] = {  # files over 1 MB, and why
     "ganinv/generator/weights/stylegan2_avatars64.safetensors": "the built-in domain's generator",

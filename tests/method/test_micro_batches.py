@@ -1,4 +1,4 @@
-"""What micro-batches are equal to, and what they are not: the table of the README, measured.
+"""What micro-batches are equal to, and what they are not: the figures of docs/CLUSTER.md, measured.
 
 python -m tests.method.test_micro_batches        prints it
 """
@@ -80,8 +80,8 @@ def one_process_group(tmp_path):
     dist.destroy_process_group()
 
 
-def test_the_readme_has_the_measured_figures(assets):
-    text = " ".join((ROOT / "README.md").read_text().split())
+def test_the_documents_have_the_measured_figures(assets):
+    text = " ".join((ROOT / "docs/CLUSTER.md").read_text().split())
     said = re.search(r"pSp's E ([\d.]+) \((\S+) with fixed batch statistics\), "
                      r"IDInvert's E ([\d.]+), the GAN's D ([\d.]+)", text)  # fmt: skip
     assert said is not None
