@@ -8,6 +8,7 @@ import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,7 @@ def ganinv_fault(words: list[str]) -> str | None:
     return f"ganinv {words[1]} has no {unknown[0]}" if unknown else None
 
 
+@cache
 def command_fault(command: str) -> str | None:
     """What is wrong with a command; None where it would start."""
     try:
