@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from ganinv.inversion.model import Model
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 
 def load(
