@@ -23,6 +23,7 @@ from ganinv.run.folder import ENVIRONMENT
 from ganinv.run.storage import s3
 from ganinv.run.storage.fetch import fetched
 from ganinv.run.storage.open import open_storage
+from tests.processes import launch_ready
 from tests.run.places import Faulty, in_no_time
 from tests.runs import composed, composed_evaluate, differences, plain_overrides, run
 
@@ -146,6 +147,23 @@ def test_a_run_whose_end_cannot_be_copied_trains_to_its_end_and_exits_with_a_sen
     os.environ.pop(ENVIRONMENT, None)
     run([*words, "trainer.max_kimg=0.008", f"run_dir={address}", "resume=auto"])
     assert "finished" in open_storage(address, "runs").files()
+
+
+@pytest.mark.ddp
+@pytest.mark.nightly
+def test_two_ranks_go_on_from_what_a_killed_run_has_copied(assets, tmp_path):
+    """kill -9 of all, the disk emptied; owner.json still says that they live, until it is old."""
+    kept, scratch = tmp_path / "kept", tmp_path / "scratch"
+    given = [*plain_overrides("psp", *assets), "dataset.batch_size=2", f"run_dir=file://{kept}/run"]
+    given += [f"scratch={scratch}", "trainer.val_every_kimg=1", "resume=auto"]
+    launch_ready([*given, "trainer.max_kimg=0.016"], tmp_path / "first", 0, ranks=2)
+    assert (kept / "run" / "finished").exists()
+    shutil.rmtree(scratch)
+    launch_ready(given, tmp_path / "second", None, "kill:1:20", ranks=2)
+    said = launch_ready(given, tmp_path / "third", 0, ranks=2)
+    assert f"resume=auto: continuing file://{kept}/run" in said
+    last = read_checkpoint(kept / "run" / "checkpoints" / "last.ckpt")
+    assert last["images_seen"] == 24 and not (kept / "run" / "owner.json").exists()
 
 
 # ------------------------------------------------------------------ S3
