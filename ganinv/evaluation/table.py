@@ -13,6 +13,7 @@ ARROW = {False: "↓", True: "↑"}  # whether higher is better
 STEPS = "steps/image"
 TIME = "time/image ↓"
 LISTED = 5  # images named in a sentence
+FRAME = 3  # characters between two columns
 
 
 def headings(result: Result) -> list[str]:
@@ -88,11 +89,29 @@ def number(value: float) -> str:
 
 
 def show(result: Result, console: Console) -> None:
-    """Print the table."""
-    table = Table(title=None, header_style="bold")
-    table.add_column("inversion", overflow="fold")
-    for heading in headings(result):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in cells(result):
-        table.add_row(*row)
-    console.print(table)
+    """Print the table; where it is too wide, in parts of whole columns, one under the other."""
+    names, rows = headings(result), cells(result)
+    for part in _fitting(names, rows, console.width):
+        table = Table(title=None, header_style="bold")
+        table.add_column("inversion", overflow="fold")
+        for column in part:
+            table.add_column(names[column], justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(row[0], *(row[column + 1] for column in part))
+        console.print(table)
+
+
+def _fitting(names: list[str], rows: list[list[str]], width: int) -> list[list[int]]:
+    """Columns of parts that fit, beside that of the inversions' names; at least one in each."""
+    left = width - 1 - FRAME - max(len("inversion"), *(len(row[0]) for row in rows))
+    parts: list[list[int]] = [[]]
+    used = 0
+    for column, name in enumerate(names):
+        lines = [line for row in rows for line in row[column + 1].split("\n")]
+        wide = FRAME + max(len(name), *map(len, lines))
+        if parts[-1] and used + wide > left:
+            parts.append([])
+            used = 0
+        parts[-1].append(column)
+        used += wide
+    return parts

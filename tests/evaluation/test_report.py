@@ -139,3 +139,18 @@ def test_columns_say_how_they_are_measured_where_papers_differ(result):
     words = "of 8 bits: psnr: dB of the peak 2 of [-1,1], 64 x 64 px.</p>"
     assert words in report.page(result, "t")
     assert json.loads(result.json())["protocol"] == result.protocol
+
+
+def test_a_table_that_is_too_wide_is_printed_in_parts_with_the_names(result):
+    """Whole columns with their intervals, and every row's name in each part."""
+    names = [f"column_{i}" for i in range(8)]
+    (row,) = result.rows
+    row.values, row.intervals = dict.fromkeys(names, 12.345), {"column_7": (11.5, 13.25)}
+    result.higher_is_better = dict.fromkeys(names, False)
+    for width in range(40, 100):
+        console = Console(width=width, file=io.StringIO())
+        table.show(result, console)
+        said = console.file.getvalue()
+        assert all(f"{name} ↓" in said for name in names) and "[11.5, 13.25]" in said
+        assert said.count("inversion") == said.count("encode") > 1
+        assert max(map(len, said.splitlines())) <= width
