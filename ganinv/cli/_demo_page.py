@@ -25,6 +25,7 @@ CSS = """
 #photos .grid-wrap, #faces .grid-wrap {padding-top: 2.4rem; min-height: 0 !important;
  height: auto !important}
 #faces .grid-container {grid-template-columns: repeat(auto-fill, 84px) !important}
+#photos .grid-container {grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important}
 #sliders .form {display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr))}
 #sliders .form > * {min-width: 0 !important}
 footer {display: none !important}

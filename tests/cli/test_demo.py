@@ -261,7 +261,7 @@ def wait_for(page, name, words):
     """Until a text box says it."""
     page.wait_for_function(
         "([name, words]) => document.querySelector(`#${name} textarea`)?.value.includes(words)",
-        arg=[name, words], timeout=60_000,
+        arg=[name, words], timeout=120_000,
     )  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def changed(page, name, before):
     """Until an image is another one; it."""
     page.wait_for_function(
         "([name, before]) => document.querySelector(`#${name} img`)?.src !== before",
-        arg=[name, before], timeout=60_000,
+        arg=[name, before], timeout=120_000,
     )  # fmt: skip
     return pixels_of(page, name)
 
@@ -295,6 +295,7 @@ def test_a_visitor_uploads_inverts_moves_a_slider_and_downloads(
         with play.sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(120_000)  # of a machine that others use
             page.on("request", lambda request: asked.add(urlsplit(request.url).hostname))
             page.goto(address)
             use(page, address)
