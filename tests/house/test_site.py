@@ -13,7 +13,7 @@ import yaml
 
 from tests.house.tree import CONF, ROOT, assert_none, at
 
-SCREEN = 40  # lines of the README, of which a table's row is one
+SCREEN = 56  # lines of the README, of which a table's row is one
 
 
 def loaded(name: str) -> Any:
@@ -96,7 +96,7 @@ def test_the_readme_is_one_screen_of_why_two_commands_one_picture_one_table() ->
     text = (ROOT / "README.md").read_text()
     fences = re.findall(r"```\n(.*?)```", text, re.DOTALL)
     assert len(text.splitlines()) <= SCREEN
-    assert len(fences) == 1 and len(fences[0].splitlines()) == 2
+    assert [len(fence.splitlines()) for fence in fences] == [2, 1]  # to run it; its tests
     assert len(re.findall(r"!\[", text)) == 1
     assert len(re.findall(r"^\|(---\|)+$", text, re.MULTILINE)) == 1
 
