@@ -65,7 +65,7 @@ def bdinvert(model, **other):
 
 
 def clone(model, **other):
-    settings = {"pivot": Encode(model=model), "steps": 6, "lr": 0.01, "epsilon": None,
+    settings = {"pivot": Encode(model=model), "steps": 10, "lr": 0.01, "epsilon": None,
                 "pyramid": LaplacianPyramid(weight=1.0, levels=2, growth=1.0),
                 "adversarial_weight": 0.05, "local_probability": 0.7, "global_weight": 0.5,
                 "global_batch": 2, "r1_gamma": 1.0, "r1_every": 2, "critic": tiny.critic(model),
