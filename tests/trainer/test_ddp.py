@@ -22,7 +22,8 @@ from tests.dataset.sets import spoil
 from tests.processes import launch_ready
 from tests.runs import METHODS, composed, methods, plain_overrides
 
-SHARE = 0.02  # of what training moved; Adam and Ranger make much of rounding in small gradients
+SHARE = 0.01  # of what training moved; Adam and Ranger make much of rounding in small gradients
+SEEDS = (2, 1)  # one may meet a kink of leaky ReLU, where rounding decides; a defect meets both
 ON_FOUR = ("restyle_psp", "gan")  # passes; two players. Two ranks for the others, unless at night
 CASES = [
     pytest.param(method, ranks, 1, marks=[pytest.mark.nightly] * seldom)
@@ -68,11 +69,11 @@ def alone(uneven, tmp_path_factory):
     found = {}
 
     def run(method, batch, *extra):
-        if (method, batch) not in found:
+        if (method, batch, extra) not in found:
             folder = tmp_path_factory.mktemp("alone") / "run"
             runs.run([*arguments(method, uneven, batch, *extra), f"run_dir={folder}"])
-            found[method, batch] = read_checkpoint(folder / "checkpoints" / "last.ckpt")
-        return found[method, batch]
+            found[method, batch, extra] = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+        return found[method, batch, extra]
 
     return run
 
@@ -84,20 +85,33 @@ def test_several_processes_equal_one_with_the_whole_batch(
 ):
     """After five steps, with gradient penalties, pools and opening stages on the way; with two
     chunks a batch, chunk i of all ranks together is chunk i of the one process."""
-    total = 4 * chunks
-    extra = [f"trainer.micro_batches={chunks}", f"trainer.max_kimg={5 * total / 1000}"]
-    one = alone(method, total, *extra)
-    words = arguments(method, uneven, total // ranks, *extra)
-    many, out = launch(words, tmp_path / "many", ranks=ranks)
-    assert one["images_seen"] == many["images_seen"] == 5 * total
-    assert out.count("Done: ") == 1  # rank 0 alone speaks
-    cfg = composed(arguments(method, uneven, 4))
+    total, apart = 4 * chunks, {}
+    for seed in SEEDS:
+        extra = [f"trainer.micro_batches={chunks}", f"trainer.max_kimg={5 * total / 1000}"]
+        extra += [f"seed={seed}"]
+        one = alone(method, total, *extra)
+        words = arguments(method, uneven, total // ranks, *extra)
+        many, out = launch(words, tmp_path / f"many{seed}", ranks=ranks)
+        assert one["images_seen"] == many["images_seen"] == 5 * total
+        assert out.count("Done: ") == 1  # rank 0 alone speaks
+        apart[seed] = shares(arguments(method, uneven, 4, *extra), one, many)
+        if max(apart[seed].values()) < SHARE:
+            return
+    raise AssertionError(apart)
+
+
+def shares(words, one, many):
+    """player -> how far apart the two runs put it, as a share of what training moved."""
+    cfg = composed(words)
     pl.seed_everything(cfg.seed, verbose=False)
     start = build_method(cfg, instantiate(cfg.generator)).state_dict()
     assert set(one["state_dict"]) == set(many["state_dict"])
+    found = {}
     for player in {key.split(".", 1)[0] for key in one["state_dict"]}:
         moved, apart = norms(player, start, one["state_dict"], many["state_dict"])
-        assert moved > 0 and apart < SHARE * moved, f"{player}: {apart} of {moved}"
+        assert moved > 0, player
+        found[player] = float(apart / moved)
+    return found
 
 
 def norms(player, start, one, two):
