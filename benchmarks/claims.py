@@ -26,16 +26,14 @@ from pathlib import Path
 import torch
 from claims_page import Claim, Measured, figure, page
 from claims_runs import ENCODERS_ON, EVALUATIONS, ROOT, Rows, Runs
+from inversion import faces
 from torch import Tensor
 
 from ganinv.backbone.efficientnet_lite0 import efficientnet_lite0
 from ganinv.config.inversions import build_inversions
-from ganinv.core.image import to_unit
 from ganinv.core.interface import Inversion, Target
 from ganinv.core.latent import repeat_w
 from ganinv.core.safe.io import write_atomic
-from ganinv.core.seed import derive_seed
-from ganinv.dataset import avatars
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.evaluation.open import open_model
 from ganinv.generator.importer.load import load_discriminator, load_generator
@@ -77,19 +75,11 @@ def apart(what: str, preferred: dict[str, float], other: dict[str, float], colum
 # ------------------------------------------------------------------ codes of encoders
 
 
-def faces(model: Model, count: int) -> Target:
-    """Drawn faces of no split, [N,3,H,W] in [-1,1]."""
-    side = model.input_size[0]
-    drawn = [torch.tensor(avatars.draw(FACES + i, side)[0]) for i in range(count)]
-    x, key = to_unit(torch.stack(drawn).permute(0, 3, 1, 2)), [str(i) for i in range(count)]
-    return Target(x=x, s=x, key=key, seeds=[derive_seed("claims", k) for k in key])
-
-
 @torch.no_grad()
 def codes(runs: Runs, name: str) -> Tensor:
     """wp [N,L,D] of drawn faces by a training's encoder."""
     model = open_model(runs.checkpoint(name)).model
-    return torch.cat([model.encode(s) for s in faces(model, ENCODERS_ON).s.split(32)])
+    return torch.cat([model.encode(s) for s in faces(model, ENCODERS_ON, FACES).s.split(32)])
 
 
 def distance_to_w(wp: Tensor) -> list[float]:
@@ -243,7 +233,7 @@ def keeps_samples(
 
     def measure(runs: Runs) -> list[Measured]:
         model = open_model(runs.checkpoint("psp")).model
-        target = faces(model, TUNED_FACES)
+        target = faces(model, TUNED_FACES, FACES)
         without = [] if none is None else [none]
         kept = samples_moved(model, tuned_for(model, target, method, [*words, term]))
         moved = samples_moved(model, tuned_for(model, target, method, [*words, *without]))

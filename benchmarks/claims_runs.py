@@ -15,7 +15,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ganinv.run.status import read_state
 
@@ -38,8 +37,7 @@ TRAININGS: dict[str, list[str]] = {
         "trainer.max_kimg=8",
     ],
     "bdinvert_8": ["method=bdinvert", "trainer.max_kimg=4"],
-    "bdinvert_16": ["method=bdinvert", "encoder.side=16", "encoder.channels=64",
-                    "trainer.max_kimg=4"],
+    "bdinvert_16": ["method=bdinvert", "encoder.side=16", "trainer.max_kimg=4"],
 }  # fmt: skip
 
 FREE = ["inversion.image2stylegan.start=encode", "inversion.image2stylegan.steps=100",
@@ -155,11 +153,6 @@ class Runs:
                        "--attribute", "glasses", "--out", str(boundary))  # fmt: skip
         return ["editing=[direction]", f"editing.direction.file={boundary}", "metric=[change]",
                 f"metric.change.probe={probe}", "metric.change.attribute=glasses"]  # fmt: skip
-
-    def kimg(self, name: str) -> float:
-        """Of a finished training, in thousands of images."""
-        state: dict[str, Any] = read_state(self.out / "runs" / name)
-        return float(state["kimg"])
 
     def _call(self, script: str, *words: str) -> None:
         print("$ python", script, *words, flush=True)

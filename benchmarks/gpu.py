@@ -49,7 +49,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import flop_registry
-from train_step import now, ours, plain, plain_idinvert
+from train_step import bare_trainer, now, ours, plain, plain_idinvert
 
 from ganinv.config.build import build_method
 from ganinv.config.instantiate import instantiate
@@ -177,17 +177,7 @@ def two_steps(
 ) -> list[dict[str, float]]:
     """The losses of two steps on one batch."""
     watch = Losses()
-    trainer = pl.Trainer(
-        accelerator=device,
-        devices=1,
-        precision=precision,
-        max_epochs=1,
-        callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = bare_trainer(device, precision, watch)
     count = len(batch["key"])
     batches = [batch, batch | {"position": batch["position"] + count}]
     trainer.fit(method, DataLoader(batches, batch_size=None))

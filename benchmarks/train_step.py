@@ -141,6 +141,21 @@ class Laps(pl.Callback):
         self.laps.append(now() - self.start)
 
 
+def bare_trainer(device: str, precision: Any, callback: pl.Callback) -> pl.Trainer:
+    """Lightning's loop over one epoch and nothing around it."""
+    return pl.Trainer(
+        accelerator=device,
+        devices=1,
+        precision=precision,
+        max_epochs=1,
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
 def now() -> float:
     """Seconds; a GPU has finished all that it was given."""
     if torch.cuda.is_available():
@@ -155,17 +170,7 @@ def ours(
 
     def run(images: Tensor, steps: int) -> list[float]:
         laps = Laps()
-        trainer = pl.Trainer(
-            accelerator=device,
-            devices=1,
-            precision=precision,
-            max_epochs=1,
-            callbacks=[laps],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = bare_trainer(device, precision, laps)
         trainer.fit(method, datamodule=Batches(images, steps))
         return laps.laps
 

@@ -12,7 +12,11 @@ image's geometry.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
+
+from ganinv.core.errors import ConfigError, explain
 
 HALVINGS = 3  # an input of 8s px, whatever the resolution of G
 
@@ -32,7 +36,7 @@ class BaseCodeEncoder(nn.Module):
         self, *, side: int, channels: int, input_nc: int, channel_base: int, channel_max: int
     ) -> None:
         super().__init__()
-        self.side = side
+        self.side, self.channels = side, channels
         self.input_size = (side * 2**HALVINGS, side * 2**HALVINGS)
         layers: list[nn.Module] = []
         width = input_nc
@@ -63,6 +67,32 @@ class BaseCodeEncoder(nn.Module):
             )
         f: Tensor = self.model(image)
         return f
+
+
+def check_maps(encoder: nn.Module, synthesis: Any, fix: str) -> None:
+    """Refuse an encoder that makes no f, or one that has no place in G.
+
+    Args:
+        encoder: the one that makes f.
+        synthesis: of G.
+        fix: what to do about it.
+
+    Raises:
+        ConfigError: an encoder of wp; f is no map of a block of at least 8 px; a StyleGAN3, which
+            has no blocks.
+    """
+    if not isinstance(encoder, BaseCodeEncoder):
+        raise ConfigError(
+            explain(f"the encoder {type(encoder).__name__} for a base code",
+                    "BaseCodeEncoder, whose result is f", fix)
+        )  # fmt: skip
+    blocks = getattr(synthesis, "block_sizes", [])[1:]
+    maps = {side: synthesis.channels[side] for side in blocks}
+    if maps.get(encoder.side) != encoder.channels:
+        raise ConfigError(
+            explain(f"a base code of {encoder.channels} x {encoder.side} x {encoder.side}",
+                    f"maps that the generator has: {maps} (side: channels)", fix)
+        )  # fmt: skip
 
 
 def _convolution(ci: int, co: int) -> tuple[nn.Module, ...]:

@@ -32,7 +32,7 @@ from ganinv.core.errors import ConfigError, WeightsError, explain, named
 from ganinv.core.interface import Inversion, Target
 from ganinv.core.network import filled, refused_as_malformed
 from ganinv.core.safe.io import load_tensors
-from ganinv.encoder.base_code import BaseCodeEncoder
+from ganinv.encoder.base_code import BaseCodeEncoder, check_maps
 from ganinv.generator.stylegan3 import StyleGAN3Generator
 from ganinv.inversion.likeness import Likeness
 from ganinv.inversion.optimise import Known, Leaves, Optimise
@@ -173,11 +173,5 @@ def _base_code_encoder(content: Any, checkpoint: str, G: Any) -> BaseCodeEncoder
     settings = {name: node.get(name) for name in SETTINGS}
     state = {k[2:]: v for k, v in content.get("state_dict", {}).items() if k.startswith("E.")}
     encoder = filled(BaseCodeEncoder, settings, state, str(checkpoint))
-    channels = G.synthesis.channels.get(encoder.side)
-    if encoder.side < 8 or channels != settings["channels"]:
-        raise ConfigError(
-            explain(f"a base code of {settings['channels']} x {encoder.side} x {encoder.side}",
-                    f"maps that the generator has: {dict(list(G.synthesis.channels.items())[1:])} "
-                    "(side: channels)", TRAIN)
-        )  # fmt: skip
+    check_maps(encoder, G.synthesis, TRAIN)
     return encoder.eval().requires_grad_(False)

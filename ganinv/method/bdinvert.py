@@ -30,6 +30,7 @@ from torch import Tensor
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.interface import Batch, Inversion
+from ganinv.encoder.base_code import check_maps
 from ganinv.loss.term import Losses
 from ganinv.method.inverting import GRID_IMAGES, EncoderMethod
 from ganinv.optimizer.schedule import set_lr_factor
@@ -68,6 +69,10 @@ class BDInvert(EncoderMethod):
                     "leave task out",
                 )
             )
+        check_maps(
+            self.E, self.G.synthesis, "set encoder.side and encoder.channels, or choose another "
+            "generator=..."
+        )  # fmt: skip
         self.mse_weight, self.perceptual_side = mse_weight, perceptual_side
         self.decay_every = decay_every
 

@@ -27,7 +27,7 @@ def by_hand(model, method, key):
     players = [
         torch.optim.Adam(part.parameters(), lr=0.01, betas=(0.0, 0.99)) for part in (G.synthesis, D)
     ]
-    for step in range(6):
+    for step in range(method.steps):
         drawn = rand_rows([derive_seed(one.seeds[0], "local", step)], "cpu")
         fakes, reals = (method.codes(one, kind, step)[0] for kind in ("fake", "real"))
         reals = before.synthesis(reals).detach()

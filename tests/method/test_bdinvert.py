@@ -5,7 +5,7 @@ import torch
 
 from ganinv.core.errors import ConfigError
 from ganinv.core.latent import repeat_w
-from ganinv.encoder.base_code import BaseCodeEncoder
+from ganinv.encoder.base_code import BaseCodeEncoder, check_maps
 from ganinv.generator.stylegan2 import StyleGAN2Generator
 from ganinv.loss.pixel import L2
 from ganinv.loss.term import Terms
@@ -16,14 +16,19 @@ from tests.runs import SHAPE
 RECIPE = {"split": "train", "psi": 0.7, "cutoff": 4, "image_size": (64, 64)}
 
 
-@pytest.fixture
-def method():
+def base(**other):
+    return BaseCodeEncoder(
+        **{"side": 8, "channels": 8, "input_nc": 3, "channel_base": 8, "channel_max": 8} | other
+    )
+
+
+def of(encoder):
     torch.manual_seed(0)
     generator = StyleGAN2Generator(z_dim=16, w_dim=16, mapping_layers=2, conv_clamp=None, **SHAPE)
     generator.mapping.w_avg.copy_(generator.mapping(torch.randn(500, 16)).mean(0))
     return BDInvert(
         generator=generator,
-        encoder=BaseCodeEncoder(side=8, channels=8, input_nc=3, channel_base=8, channel_max=8),
+        encoder=encoder,
         loss=Terms({"l2": L2(weight=1.0)}),
         task=Image(),
         optimizer=torch.optim.SGD,
@@ -36,6 +41,20 @@ def method():
         clip_norm=None,
         max_nonfinite=3,
     )
+
+
+@pytest.fixture
+def method():
+    return of(base())
+
+
+def test_a_base_code_that_fits_no_map_is_refused_before_the_first_step():
+    with pytest.raises(ConfigError, match="a base code of 8 x 4 x 4; expected maps .*{8: 8, 16: 8"):
+        of(base(side=4))
+    with pytest.raises(ConfigError, match=r"a base code of 5 x 8 x 8; .*set encoder.side and enc"):
+        of(base(channels=5))
+    with pytest.raises(ConfigError, match="the encoder Linear for a base code; expected BaseCode"):
+        check_maps(torch.nn.Linear(2, 2), None, "take another")
 
 
 def test_a_sample_is_a_function_of_its_position_and_truncated_below_the_cutoff(method):
