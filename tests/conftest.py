@@ -104,6 +104,26 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     return tiny_generator_file(folder), folder / "cache"
 
 
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of an S3 server (moto) on this machine, which has the empty bucket "faces"."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    monkeypatch.setenv("no_proxy", "*")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="faces")
+    yield client
+    server.stop()
+
+
 @pytest.fixture(autouse=True)
 def own_run_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A run names its folder in the environment for its ranks; the next test starts without."""

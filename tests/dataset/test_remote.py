@@ -6,10 +6,8 @@ import re
 import shutil
 import time
 
-import boto3
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
 from ganinv.cli.main import main
 from ganinv.core.errors import ConfigError, DataError
@@ -167,23 +165,13 @@ def test_ganinv_verify_reads_a_set_from_afar(root, server, capsys):
 
 
 @pytest.fixture
-def store(root, monkeypatch):
-    """moto's S3 server with the set in a bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+def store(root, bucket):
+    """A bucket with the set."""
     remote._s3_client.cache_clear()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="faces")
     for path in sorted(root.rglob("*")):
         if path.is_file():
-            client.upload_file(str(path), "faces", f"grey/{path.relative_to(root)}")
-    yield client
-    server.stop()
+            bucket.upload_file(str(path), "faces", f"grey/{path.relative_to(root)}")
+    yield bucket
     remote._s3_client.cache_clear()
 
 

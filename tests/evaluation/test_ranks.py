@@ -66,11 +66,13 @@ def alone(checkpoint, tmp_path_factory):
 @pytest.mark.slow
 def test_two_processes_and_torchrun_give_the_table_of_one(checkpoint, alone, tmp_path):
     """FID too, whose features are joined in the order of the images; one rank speaks."""
-    two = start(checkpoint, tmp_path / "a", "trainer.devices=2")
     launcher = torchrun("--standalone", "--nproc-per-node=2")
     ranks = start(checkpoint, tmp_path / "b", launcher=launcher)
-    for process, output in ((two, "a"), (ranks, "b")):
-        said = finished(process)
+    command = words(checkpoint, tmp_path / "a", "trainer.devices=2")
+    for said, output in (
+        (command_ready("evaluate.py", command, tmp_path, 0), "a"),
+        (finished(ranks), "b"),
+    ):
         assert said.count("6 images of test") == 1
         assert table(tmp_path / output) == table(alone)
         picture = (tmp_path / output / "grid-encode.png").read_bytes()

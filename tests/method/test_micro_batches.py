@@ -80,6 +80,7 @@ def one_process_group(tmp_path):
     dist.destroy_process_group()
 
 
+@pytest.mark.nightly
 def test_the_documents_have_the_measured_figures(assets):
     text = " ".join((ROOT / "docs/CLUSTER.md").read_text().split())
     said = re.search(r"pSp's E ([\d.]+) \((\S+) with fixed batch statistics\), "

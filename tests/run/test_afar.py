@@ -10,7 +10,6 @@ import signal
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from evaluate import evaluate
 from ganinv.cli.main import main
@@ -170,22 +169,11 @@ def test_two_ranks_go_on_from_what_a_killed_run_has_copied(assets, tmp_path):
 
 
 @pytest.fixture
-def store(monkeypatch):
-    """moto's S3 server with an empty bucket."""
-    monkeypatch.setenv("no_proxy", "*")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+def store(bucket, monkeypatch):
+    """An empty bucket, asked once."""
     monkeypatch.setattr(s3, "ATTEMPTS", 1)
     s3._client.cache_clear()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="faces")
-    yield client
-    server.stop()
+    yield bucket
     s3._client.cache_clear()
 
 

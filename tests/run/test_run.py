@@ -384,7 +384,7 @@ def test_a_disk_that_is_really_full(assets, tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize("drawn", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_ctrl_c_outside_of_the_steps_is_a_sentence(tmp_path, drawn):
     """Once the drawing is announced, its helpers just starting, or while they draw: exit code 130,
     no traceback, nothing that looks like a run."""
