@@ -18,61 +18,40 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from claims_measures import (
+    SAMPLES,
+    apart,
+    between,
+    compared,
+    distance_to_samples,
+    distance_to_w,
+    fid_of_midpoints,
+    found_by,
+    midpoint_features,
+    pairs,
+    per_face,
+    samples_moved,
+    unreal,
+)
 from claims_page import Claim, Measured, figure, page
-from claims_runs import ENCODERS_ON, EVALUATIONS, ROOT, Rows, Runs
+from claims_runs import ENCODERS_ON, EVALUATIONS, FREE, OPTIMISED_ON, ROOT, Runs
 from inversion import faces
 from torch import Tensor
 
 from ganinv.backbone.efficientnet_lite0 import efficientnet_lite0
-from ganinv.config.inversions import build_inversions
-from ganinv.core.interface import Inversion, Target
-from ganinv.core.latent import repeat_w
 from ganinv.core.safe.io import write_atomic
-from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.evaluation.open import open_model
-from ganinv.generator.importer.load import load_discriminator, load_generator
-from ganinv.inversion.model import Model
-from ganinv.loss.perceptual import Perceptual
-from ganinv.metric.bootstrap import interval
 
-GENERATOR = "stylegan2_avatars64"
 FACES = 30_000_000  # seeds of faces of no split
-SAMPLES = 64  # of the generator, whose change by tuning is measured
-TUNED_FACES = 8  # for which it is tuned, each by itself
+TUNED_FACES = 4  # for which the generator is tuned, each by itself
 
 
-def compared(what: str, preferred: Sequence[float], other: Sequence[float]) -> Measured:
-    """Numbers of the same images [N], lower is better."""
-    a, b = torch.tensor(preferred).double(), torch.tensor(other).double()
-    low, high = interval(lambda d: float(d.mean()), a - b)
-    return Measured(what, float(a.mean()), float(b.mean()), low, high, len(a))
-
-
-def between(
-    words: str, column: str, preferred: tuple[Rows, str], other: tuple[Rows, str], sign: int = 1
-) -> Measured:
-    """A column of two inversion methods, over the images that both have; sign -1: higher is
-    better."""
-    a, b = preferred[0][preferred[1]], other[0][other[1]]
-    keys = sorted(set(a) & set(b))
-    return compared(words, [sign * a[k][column] for k in keys], [sign * b[k][column] for k in keys])
-
-
-def apart(what: str, preferred: dict[str, float], other: dict[str, float], column: str) -> Measured:
-    """Two columns with intervals of their own, as of independent images: wider than of the same."""
-    a, b = preferred[column], other[column]
-    halves = [(row[f"{column}_high"] - row[f"{column}_low"]) / 2 for row in (preferred, other)]
-    half = math.hypot(*halves)
-    return Measured(what, a, b, a - b - half, a - b + half, int(preferred["images"]))
-
-
-# ------------------------------------------------------------------ codes of encoders
+# ------------------------------------------------------------------ the claims
 
 
 @torch.no_grad()
@@ -80,60 +59,6 @@ def codes(runs: Runs, name: str) -> Tensor:
     """wp [N,L,D] of drawn faces by a training's encoder."""
     model = open_model(runs.checkpoint(name)).model
     return torch.cat([model.encode(s) for s in faces(model, ENCODERS_ON, FACES).s.split(32)])
-
-
-def distance_to_w(wp: Tensor) -> list[float]:
-    """How far the layers of each code [N,L,D] are from their mean, as a root of mean squares."""
-    return (wp - wp.mean(1, keepdim=True)).square().mean((1, 2)).sqrt().tolist()
-
-
-@torch.no_grad()
-def distance_to_samples(wp: Tensor) -> list[float]:
-    """Mahalanobis distance of the mean layer of each code to W, over 10,000 samples of it."""
-    G = load_generator(weights=GENERATOR, resolution=64, kind=None, origin=None)
-    z = torch.randn(10_000, G.z_dim, generator=torch.Generator().manual_seed(0))
-    w = G.mapping(z)
-    covariance = torch.cov(w.T.double()) + 1e-5 * torch.eye(w.shape[1], dtype=torch.float64)
-    away = wp.mean(1).double() - w.mean(0)
-    solved = torch.linalg.solve(covariance, away.T).T
-    return ((away * solved).sum(1) / wp.shape[2]).sqrt().tolist()
-
-
-def critic() -> StyleGAN2Discriminator:
-    """The D that was trained with the generator."""
-    D: StyleGAN2Discriminator = load_discriminator(weights=GENERATOR, origin=None).build(
-        StyleGAN2Discriminator
-    )
-    return D.eval()
-
-
-@torch.no_grad()
-def unreal(wp: Tensor) -> list[float]:
-    """softplus(-D(G(wp))) of codes [N,L,D]: the lower, the more real D finds their images. By
-    itself, since D compares the images of a batch."""
-    G = load_generator(weights=GENERATOR, resolution=64, kind=None, origin=None)
-    D = critic()
-    images = torch.cat([G.synthesis(part, noise="const") for part in wp.split(32)])
-    return [float(torch.nn.functional.softplus(-D(image[None]))) for image in images]
-
-
-def nearer_to_w(other: str) -> Callable[[Runs], list[Measured]]:
-    """e4e's codes against another training's."""
-
-    def measure(runs: Runs) -> list[Measured]:
-        ours, theirs = codes(runs, "e4e"), codes(runs, other)
-        return [
-            compared(f"distance of layers from their mean: e4e, {other}", distance_to_w(ours),
-                     distance_to_w(theirs)),
-            compared(f"Mahalanobis distance to W: e4e, {other}", distance_to_samples(ours),
-                     distance_to_samples(theirs)),
-            compared(f"softplus(-D): e4e, {other}", unreal(ours), unreal(theirs)),
-        ]  # fmt: skip
-
-    return measure
-
-
-# ------------------------------------------------------------------ the claims
 
 
 def psp_over_e4e(runs: Runs) -> list[Measured]:
@@ -158,10 +83,10 @@ def edits_change_less(
 
 def restyle_over_psp(runs: Runs) -> list[Measured]:
     """At the same number of images."""
-    a, b = (runs.rows("restyle_psp"), "encode"), (runs.rows("psp_8kimg"), "encode")
+    a, b = (runs.rows("restyle_psp"), "encode"), (runs.rows("psp"), "encode")
     return [
-        between("MSE: ReStyle, pSp, both of 8 kimg", "mse", a, b),
-        between("Lite0: ReStyle, pSp, both of 8 kimg", "lite0", a, b),
+        between("MSE: ReStyle, pSp", "mse", a, b),
+        between("Lite0: ReStyle, pSp", "lite0", a, b),
     ]
 
 
@@ -170,6 +95,30 @@ def free_has_the_best_mse(runs: Runs) -> list[Measured]:
     free = (runs.rows("free"), "image2stylegan")
     return [between("MSE: free W+, domain-regularised", "mse", free,
                     (runs.rows("domain_2"), "domain_regularised"))]  # fmt: skip
+
+
+def free_knows_less(runs: Runs) -> list[Measured]:
+    """What its codes say of glasses, and what lies between two of them."""
+    model = open_model(runs.checkpoint("idinvert")).model
+    target = faces(model, OPTIMISED_ON, FACES)
+    network = efficientnet_lite0()
+    with torch.no_grad():
+        others = faces(model, ENCODERS_ON, FACES + OPTIMISED_ON).x
+        real = torch.cat([network.features(part) for part in others.split(32)]).double()
+    ours = found_by("domain_regularised", model, target, []).wp
+    free = found_by("image2stylegan", model, target, FREE).wp
+    (i, j), n = pairs(OPTIMISED_ON), OPTIMISED_ON
+    between_two = [
+        per_face(torch.tensor(unreal((wp[i] + wp[j]) / 2)), n) for wp in (ours, free)
+    ]  # fmt: skip
+    return [
+        apart("minus the average precision of glasses: domain-regularised, free W+",
+              runs.result("domain_2")["domain_regularised"], runs.result("free")["image2stylegan"],
+              "semantics", sign=-1),
+        compared("softplus(-D) of midpoints: domain-regularised, free W+", *between_two),
+        fid_of_midpoints("FID-Lite0 of midpoints: domain-regularised, free W+",
+                         midpoint_features(ours), midpoint_features(free), real),
+    ]  # fmt: skip
 
 
 def lambda_dom_trades(runs: Runs) -> list[Measured]:
@@ -194,7 +143,7 @@ def guided_over_plain(runs: Runs) -> list[Measured]:
 
 def moved_faces(runs: Runs) -> list[Measured]:
     """Shifted by 8 px and turned by 15 degrees."""
-    found = runs.rows("moved_8")
+    found = runs.rows("moved")
     return [
         between("MSE: BDInvert, free W+", "mse", (found, "bdinvert"), (found, "image2stylegan")),
         between("Lite0: BDInvert, free W+", "lite0", (found, "bdinvert"),
@@ -204,7 +153,7 @@ def moved_faces(runs: Runs) -> list[Measured]:
 
 def cells_reconstruct(runs: Runs) -> list[Measured]:
     """16 x 16 cells against 8 x 8."""
-    a, b = (runs.rows("still_16"), "bdinvert"), (runs.rows("still_8"), "bdinvert")
+    a, b = (runs.rows("edits_16"), "bdinvert"), (runs.rows("edits_8"), "bdinvert")
     return [
         between("MSE: 16 x 16, 8 x 8", "mse", a, b),
         between("Lite0: 16 x 16, 8 x 8", "lite0", a, b),
@@ -215,7 +164,7 @@ def tuning_reconstructs(method: str) -> Callable[[Runs], list[Measured]]:
     """PTI or Clone against every method that leaves G as it is."""
 
     def measure(runs: Runs) -> list[Measured]:
-        found = runs.rows("tuned")
+        found = {**runs.rows("optimised"), **runs.rows("cloned")}
         others = ("encode", "domain_regularised", "image2stylegan")
         return [
             between(f"{column}: {method}, {other}", column.lower(), (found, method), (found, other))
@@ -235,41 +184,28 @@ def keeps_samples(
         model = open_model(runs.checkpoint("psp")).model
         target = faces(model, TUNED_FACES, FACES)
         without = [] if none is None else [none]
-        kept = samples_moved(model, tuned_for(model, target, method, [*words, term]))
-        moved = samples_moved(model, tuned_for(model, target, method, [*words, *without]))
+        kept = samples_moved(model, found_by(method, model, target, [*words, term]))
+        moved = samples_moved(model, found_by(method, model, target, [*words, *without]))
         what = f"Lite0 of {SAMPLES} samples to themselves before: with {term}, without"
         return [compared(what, kept, moved)]
 
     return measure
 
 
-@torch.no_grad()
-def tuned_for(model: Model, target: Target, method: str, words: list[str]) -> Inversion:
-    """The method's result with words of conf/inversion changed."""
-    from hydra import compose, initialize_config_dir
+def nearer_to_w(other: str) -> Callable[[Runs], list[Measured]]:
+    """e4e's codes against another training's."""
 
-    overrides = ["checkpoint=given", f"inversion=[{method}]", *words]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("evaluate", overrides=overrides)
-    with torch.enable_grad():
-        found: Inversion = build_inversions(cfg.inversion, model)[method](target)
-    return found
+    def measure(runs: Runs) -> list[Measured]:
+        ours, theirs = codes(runs, "e4e"), codes(runs, other)
+        return [
+            compared(f"distance of layers from their mean: e4e, {other}", distance_to_w(ours),
+                     distance_to_w(theirs)),
+            compared(f"Mahalanobis distance to W: e4e, {other}", distance_to_samples(ours),
+                     distance_to_samples(theirs)),
+            compared(f"softplus(-D): e4e, {other}", unreal(ours), unreal(theirs)),
+        ]  # fmt: skip
 
-
-@torch.no_grad()
-def samples_moved(model: Model, found: Inversion) -> list[float]:
-    """For each of the tuned generators, the mean Lite0 distance of samples to G's own."""
-    distance = Perceptual(weight=1.0, backbone=efficientnet_lite0())
-    z = torch.randn(SAMPLES, model.G.z_dim, generator=torch.Generator().manual_seed(1))
-    wp = repeat_w(model.G.mapping(z), model.G.num_ws)
-    before, means = model.render(Inversion(wp)), []
-    assert found.weights is not None
-    for i in range(len(found.wp)):
-        weights = {name: change[i : i + 1].expand(SAMPLES, *change.shape[1:])
-                   for name, change in found.weights.items()}  # fmt: skip
-        after = model.render(Inversion(wp, weights=weights))
-        means.append(float(distance(after, before).mean()))
-    return means
+    return measure
 
 
 PTI_WORDS = ["inversion.pti.steps=100", "inversion.pti.lr=1e-3", "inversion.pti.threshold=null"]
@@ -283,6 +219,8 @@ CLAIMS = [
           "images", "arXiv 2104.02699", restyle_over_psp),
     Claim("free_mse", "Free optimisation in W+ has a lower MSE than the domain-regularised one",
           "arXiv 2004.00049, table 2", free_has_the_best_mse),
+    Claim("free_semantics", "and its codes know less: of attributes, and of what lies between two",
+          "arXiv 2004.00049, tables 1 and 2", free_knows_less),
     Claim("lambda_dom", "The weight of the domain term trades MSE for semantics: a larger weight, "
           "a larger MSE", "arXiv 2004.00049, fig. 8", lambda_dom_trades),
     Claim("guided", "A domain-guided encoder's codes are better than a plain encoder's, trained on "

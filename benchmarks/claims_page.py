@@ -76,8 +76,8 @@ def page(found: Mapping[Claim, Sequence[Measured]]) -> str:
 COLUMNS = ("claim", "source", "measured", "preferred", "other", "95 % of the difference", "n", "")
 HEAD = """# The papers' claims, on the built-in domain
 
-Written by `python benchmarks/claims.py`, which trains and evaluates everything below (11 trainings
-of 4 to 16 kimg, all with seed 0, on the shipped generator; drawn faces of 64 px that no training
+Written by `python benchmarks/claims.py`, which trains and evaluates everything below (ten trainings
+of 4 or 8 kimg, all with seed 0, on the shipped generator; drawn faces of 64 px that no training
 saw). Each row compares two things on the same images; lower is better, and *preferred* is what the
 paper prefers. The interval holds the mean difference of 95 % of 1000 resampled sets of images:
 **holds** where it lies below 0, **does not hold** where it lies above, **not decidable** where 0 is

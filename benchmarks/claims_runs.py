@@ -19,31 +19,28 @@ from pathlib import Path
 from ganinv.run.status import read_state
 
 ROOT = Path(__file__).resolve().parents[1]
-ENCODERS_ON, OPTIMISED_ON = 512, 64  # test faces
+ENCODERS_ON, OPTIMISED_ON, CLONED = 512, 48, 16  # test faces
 
+ENCODER = ["trainer.max_kimg=8"]
+E4E = ["method=e4e", *ENCODER, "method.progressive_start=2000", "method.progressive_every=400"]
+IDINVERT = ["experiment=idinvert_avatars64", *ENCODER]
 TRAININGS: dict[str, list[str]] = {
-    "psp": ["method=psp"],
-    "psp_8kimg": ["method=psp", "trainer.max_kimg=8"],
-    "restyle_psp": ["method=restyle_psp"],  # 8 kimg
-    "e4e": ["method=e4e"],
-    "e4e_without_delta": ["method=e4e", "loss.delta.weight=0"],
-    "e4e_without_critic": ["method=e4e", "loss.adversarial.weight=0"],
-    "e4e_all_layers": ["method=e4e", "method.progressive_start=null"],
-    "idinvert": ["experiment=idinvert_avatars64", "trainer.max_kimg=8"],
-    "plain_encoder": [
-        "experiment=idinvert_avatars64",
-        "dataset=synthetic",
-        "method.adversarial_weight=0",
-        "trainer.max_kimg=8",
-    ],
+    "psp": ["method=psp", *ENCODER],
+    "restyle_psp": ["method=restyle_psp", *ENCODER],
+    "e4e": E4E,
+    "e4e_without_delta": [*E4E, "loss.delta.weight=0"],
+    "e4e_without_critic": [*E4E, "loss.adversarial.weight=0"],
+    "e4e_all_layers": ["method=e4e", *ENCODER, "method.progressive_start=null"],
+    "idinvert": IDINVERT,
+    "plain_encoder": [*IDINVERT, "dataset=synthetic", "method.adversarial_weight=0"],
     "bdinvert_8": ["method=bdinvert", "trainer.max_kimg=4"],
     "bdinvert_16": ["method=bdinvert", "encoder.side=16", "trainer.max_kimg=4"],
-}  # fmt: skip
+}
 
 FREE = ["inversion.image2stylegan.start=encode", "inversion.image2stylegan.steps=100",
         "inversion.image2stylegan.lr=0.05"]  # fmt: skip
-BASE_8 = ["inversion.bdinvert.start=encode", "inversion.bdinvert.steps=100",
-          "inversion.bdinvert.lr=0.05"]  # fmt: skip
+BASE = ["inversion.bdinvert.start=encode", "inversion.bdinvert.steps=100",
+        "inversion.bdinvert.lr=0.05"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,18 +52,18 @@ class Evaluated:
         words: the rest of the command.
         base: the training of the base code, where BDInvert is among the methods.
         limit: test faces.
-        edits: whether glasses are put on, and what else that changes is measured.
+        glasses: `semantics`, what codes say of them; `change`, what else putting them on changes.
     """
 
     of: str
     words: tuple[str, ...] = ()
     base: str | None = None
     limit: int = ENCODERS_ON
-    edits: bool = False
+    glasses: str | None = None
 
 
-TUNED = "inversion=[encode,image2stylegan,domain_regularised,pti,clone]"
-TUNING = ("inversion.pti.steps=100", "inversion.pti.lr=1e-3", "inversion.clone.steps=100")
+OPTIMISED = ("inversion=[encode,image2stylegan,domain_regularised,pti]", *FREE,
+             "inversion.pti.steps=100", "inversion.pti.lr=1e-3")  # fmt: skip
 MOVED = ("dataset=avatars64_moved", "dataset.shift=[0,8]", "dataset.angle=15",
          "inversion=[encode,image2stylegan,bdinvert]")  # fmt: skip
 ON_DRAWN = ("dataset=avatars64",)  # trained on samples, evaluated on the drawn faces
@@ -74,29 +71,28 @@ ON_DRAWN = ("dataset=avatars64",)  # trained on samples, evaluated on the drawn 
 EVALUATIONS: dict[str, Evaluated] = {
     **{name: Evaluated(name) for name in TRAININGS if not name.startswith(("bdinvert", "plain"))},
     "plain_encoder": Evaluated("plain_encoder", ON_DRAWN),
-    "tuned": Evaluated("psp", (TUNED, *FREE, *TUNING), limit=OPTIMISED_ON),
+    "optimised": Evaluated("psp", OPTIMISED, limit=OPTIMISED_ON),
+    "cloned": Evaluated("psp", ("inversion=[clone]", "inversion.clone.steps=100"), limit=CLONED),
     **{
         f"domain_{weight}": Evaluated(
             "idinvert",
-            ("inversion=[encode,domain_regularised]",
+            ("inversion=[domain_regularised]",
              f"inversion.domain_regularised.domain_weight={weight}"),
             limit=OPTIMISED_ON,
+            glasses="semantics",
         )
         for weight in (0, 2, 20)
     },
-    "free": Evaluated("idinvert", ("inversion=[image2stylegan]", *FREE), limit=OPTIMISED_ON),
-    "moved_8": Evaluated("psp", (*MOVED, *FREE, *BASE_8), "bdinvert_8", OPTIMISED_ON),
-    "moved_16": Evaluated("psp", ("dataset=avatars64_moved", "dataset.shift=[0,8]",
-                                  "dataset.angle=15", "inversion=[bdinvert]", *BASE_8),
-                          "bdinvert_16", OPTIMISED_ON),
-    "edits_psp": Evaluated("psp", edits=True),
-    "edits_e4e": Evaluated("e4e", edits=True),
-    "edits_8": Evaluated("psp", ("inversion=[bdinvert]", *BASE_8), "bdinvert_8", OPTIMISED_ON,
-                         edits=True),
-    "edits_16": Evaluated("psp", ("inversion=[bdinvert]", *BASE_8), "bdinvert_16", OPTIMISED_ON,
-                          edits=True),
-    "still_8": Evaluated("psp", ("inversion=[bdinvert]", *BASE_8), "bdinvert_8", OPTIMISED_ON),
-    "still_16": Evaluated("psp", ("inversion=[bdinvert]", *BASE_8), "bdinvert_16", OPTIMISED_ON),
+    "free": Evaluated("idinvert", ("inversion=[image2stylegan]", *FREE), limit=OPTIMISED_ON,
+                      glasses="semantics"),
+    "moved": Evaluated("psp", (*MOVED, *FREE, *BASE), "bdinvert_8", OPTIMISED_ON),
+    "edits_psp": Evaluated("psp", glasses="change"),
+    "edits_e4e": Evaluated("e4e", glasses="change"),
+    **{
+        f"edits_{side}": Evaluated("psp", ("inversion=[bdinvert]", *BASE), f"bdinvert_{side}",
+                                   OPTIMISED_ON, glasses="change")
+        for side in (8, 16)
+    },
 }  # fmt: skip
 
 Rows = dict[str, dict[str, dict[str, float]]]  # inversion -> key of an image -> column -> number
@@ -136,14 +132,14 @@ class Runs:
         if not (folder / "metrics.json").is_file():
             base = [] if what.base is None else [
                 f"inversion.bdinvert.base_code={self.checkpoint(what.base)}"]  # fmt: skip
-            edits = self._edits() if what.edits else []
-            words = [*what.words, *base, *edits, f"limit={what.limit}", *self.words["evaluate"]]
+            glasses = [] if what.glasses is None else self._glasses(what.glasses)
+            words = [*what.words, *base, *glasses, f"limit={what.limit}", *self.words["evaluate"]]
             checkpoint = self.checkpoint(what.of)
             self._call("evaluate.py", f"checkpoint={checkpoint}", *words, f"output={folder}")
         return folder
 
-    def _edits(self) -> list[str]:
-        """Words that put glasses on, along a boundary that a probe of glasses has led to."""
+    def _glasses(self, metric: str) -> list[str]:
+        """Words of a metric of glasses, by a boundary that a probe of them has led to."""
         probe, boundary = self.out / "probe.safetensors", self.out / "glasses.safetensors"
         fit = ["-m", "ganinv.cli.main", "fit"]
         if not probe.is_file():
@@ -151,8 +147,12 @@ class Runs:
         if not boundary.is_file():
             self._call(*fit, "boundary", "stylegan2_avatars64", "--probe", str(probe),
                        "--attribute", "glasses", "--out", str(boundary))  # fmt: skip
-        return ["editing=[direction]", f"editing.direction.file={boundary}", "metric=[change]",
-                f"metric.change.probe={probe}", "metric.change.attribute=glasses"]  # fmt: skip
+        if metric == "semantics":
+            return ["metric=[distortion,lite0,semantics]", f"metric.semantics.boundary={boundary}",
+                    "metric.semantics.attribute=glasses"]  # fmt: skip
+        return ["metric=[distortion,lite0,change]", "editing=[direction]",
+                f"editing.direction.file={boundary}", f"metric.change.probe={probe}",
+                "metric.change.attribute=glasses"]  # fmt: skip
 
     def _call(self, script: str, *words: str) -> None:
         print("$ python", script, *words, flush=True)
