@@ -21,6 +21,8 @@ FIRST = (  # files that take long, so that no process is left alone with one at 
     "slurm/test_slurm.py", "evaluation/test_ranks.py", "interop/test_graph.py",
     "method/test_curves.py", "encoder/test_golden.py", "trainer/test_precision.py",
     "run/test_run.py", "method/test_players.py", "config/test_stored.py",
+    "interop/test_official.py", "cli/test_installed.py", "cli/test_invert_methods.py",
+    "interop/test_hostile_models.py", "trainer/test_task.py",
 )  # fmt: skip
 FAST = (  # rooms and files of `pytest -m fast`, for the hand: within a minute, collection included
     "loss", "optimizer", "metric", "discriminator", "task", "editing",

@@ -90,7 +90,7 @@ def test_stopped_and_typed_again_is_the_uninterrupted_one(checkpoint, alone, tmp
     process.send_signal(signal.SIGINT)
     said = finished(process, 130)
     assert "stopped; finished batches are kept" in said and "KeyboardInterrupt" not in said
-    process = start(checkpoint, output, "batch_size=1", "trainer.devices=2", launcher=slow)
+    process = start(checkpoint, output, "batch_size=1", launcher=slow)
     _at_a_part(output, process)
     process.kill()
     process.communicate()

@@ -121,7 +121,7 @@ def same(first, second):
 @pytest.mark.parametrize(
     ("to", "kind", "start"),
     [
-        ("psp", "WEncoder", True),
+        pytest.param("psp", "WEncoder", True, marks=pytest.mark.nightly),
         ("psp", "WPlusEncoder", False),
         ("psp", "GradualStyleEncoder", True),
         ("e4e", "Encoder4Editing", True),
@@ -129,7 +129,7 @@ def same(first, second):
         pytest.param("restyle", "ReStyleEncoder", True, marks=pytest.mark.nightly),
         ("restyle", "ReStyleEncoder4Editing", True),
         pytest.param("restyle", "ReStyleResNetEncoder", True, marks=pytest.mark.nightly),
-        ("restyle", "ReStyleResNetEncoder4Editing", True),
+        pytest.param("restyle", "ReStyleResNetEncoder4Editing", True, marks=pytest.mark.nightly),
     ],
 )
 @torch.inference_mode()

@@ -164,7 +164,9 @@ def test_e4e(last: int, start: int, assets: Any) -> None:
     step.check(2, "D", loss_R1)
 
 
-@pytest.mark.parametrize("game", ["wgan_gp", "wgan_r1", "logistic_r1"])
+@pytest.mark.parametrize(
+    "game", ["wgan_gp", pytest.param("wgan_r1", marks=pytest.mark.nightly), "logistic_r1"]
+)
 def test_idinvert(game: str, assets: Any) -> None:
     """E: 3 l2 + 0.7 perceptual + 0.05 A_E; D: A_D + P with gamma = 8, on E's own x_hat."""
     more = [*LOSS, f"method.gan_loss={game}", "method.adversarial_weight=0.05", "method.gamma=8"]
