@@ -11,21 +11,24 @@ thing at a time, so that each says what it is worth:
 
     together    all images in one batch, features once, no gradients of weights, released constants
     + stop      an image leaves once it has the plain loop's loss
-    + start     image2stylegan, projector: from the encoder's code in place of w_avg
-    + schedule  projector: the whole schedule, a function of t = step / steps, in fewer steps
+    + start     image2stylegan: from the encoder's code in place of w_avg
+    + schedule  projector: from the encoder's code, and the whole schedule, a function of
+                t = step / steps, in fewer steps
     + rate      a larger step; of the projector with a schedule of its own length
 
-How few steps the projector's schedule may have is not looked for on the faces that are measured,
-which would choose with hindsight, but on as many others: the smallest of `PARTS` with which each of
-those still ends at or below the loss that the released schedule from w_avg ends at. The time of
-that search, which a user has behind him once, is in no row.
+The projector adds noise to w at every step and ends where its ramps end, so that no image is left
+out early, and with other noise every second image would miss its own last loss: its rows count by
+the mean over images. How few steps its schedule may have is not looked for on the faces that are
+measured, which would choose with hindsight, but on as many others: the smallest of `PARTS` with
+which those still end, on average, at or below the loss that the released schedule from w_avg ends
+at. The time of that search, which a user has behind him once, is in no row.
 
 Where the factors are from: `together` is arithmetic (batches fill the cores; less work a step);
 `+ stop` and `+ start` are steps that need not be taken; `+ schedule` and `+ rate` leave the
 released constants. `--share` shortens every method alike: 1 is the released number of steps. The
 projector wants all of them: below some 300 its noise maps, 1e5 R, have no time to become noise, and
 no shorter schedule ends at the loss of a schedule that is too short itself. An image that never
-gets there is counted in `missed`, and its row's times are of all its steps.
+gets to its own loss is counted in `missed`, and its row's times are of all its steps.
 """
 
 from __future__ import annotations
@@ -56,8 +59,8 @@ from ganinv.loss.term import Term
 
 FIRST_SEED = 40_000_000  # beyond every split
 RATES = {"image2stylegan": 0.05, "projector": 0.2, "domain_regularised": 0.03, "pti": 1.0e-3}
-FROM_E = ("image2stylegan", "projector")  # have "+ start": their released start is w_avg
-SHORTER = ("projector",)  # have "+ schedule"
+FROM_E = ("image2stylegan", "projector")  # their released start is w_avg
+BY_SCHEDULE = ("projector",)  # end where their ramps end
 PARTS = (1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 / 8)  # of the released schedule's steps
 TOLERANCE = 1.001
 Loss = Callable[[int], Tensor]
@@ -111,13 +114,14 @@ def measure(
     start = {"start": "encode"} if name in FROM_E else {}
     rate = start | {"lr": RATES[name]}
     trials: list[tuple[str, dict[str, Any], Tensor | None]] = [("together", {}, None)]
-    trials += [("+ stop", {}, limits)]
-    trials += [("+ start", start, limits)] if start else []
-    if name in SHORTER:
+    if name in BY_SCHEDULE:
         shortest = shortest_schedules(name, model, others, node | {"steps": steps}, [start, rate])
-        trials += [("+ schedule", start | {"steps": shortest[0]}, limits)]
-        rate |= {"steps": shortest[1]}
-    trials += [("+ rate", rate, limits)]
+        trials += [("+ schedule", start | {"steps": shortest[0]}, None)]
+        trials += [("+ rate", rate | {"steps": shortest[1]}, None)]
+    else:
+        trials += [("+ stop", {}, limits)]
+        trials += [("+ start", start, limits)] if start else []
+        trials += [("+ rate", rate, limits)]
     for what, changes, stop in trials:
         method = built(name, model, node | {"steps": steps} | changes, stop)
         began = time.perf_counter()
@@ -134,25 +138,25 @@ def measure(
 def shortest_schedules(
     name: str, model: Model, others: Target, node: dict[str, Any], trials: list[dict[str, Any]]
 ) -> list[int]:
-    """For each of some changes of the node, the fewest steps with which all of the other faces
-    still end at or below what they end at without them; all steps where no fewer do."""
-    limits = _ends_of(name, model, others, node) * TOLERANCE
+    """For each of some changes of the node, the fewest steps with which the other faces still end
+    at or below what they end at without them, on average; all steps where no fewer do."""
+    limit = _end_of(name, model, others, node) * TOLERANCE
     found = []
     for changes in trials:
         shortest: int = node["steps"]
         for part in PARTS:
             steps = max(2, round(node["steps"] * part))
-            if (_ends_of(name, model, others, node | changes | {"steps": steps}) > limits).any():
+            if _end_of(name, model, others, node | changes | {"steps": steps}) > limit:
                 break
             shortest = steps
         found.append(shortest)
     return found
 
 
-def _ends_of(name: str, model: Model, others: Target, node: dict[str, Any]) -> Tensor:
+def _end_of(name: str, model: Model, others: Target, node: dict[str, Any]) -> float:
     method = built(name, model, node, None)
     method(others)
-    return _ends(method)
+    return float(_ends(method).mean())
 
 
 def _row(
