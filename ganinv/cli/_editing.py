@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.core.errors import ConfigError, explain
+from ganinv.generator.importer.find import find
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,8 @@ def open_generator(text: str) -> AnyGenerator:
     Raises:
         WeightsMissing, WeightsError, ConfigError: as `open_model`, `load_generator`.
     """
+    if not Path(text).is_file():
+        find(text, None)
     from ganinv.config.check import check_images
     from ganinv.evaluation.open import open_model
     from ganinv.generator.importer.load import load_generator

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganinv.core.errors import ConfigError, explain
+from ganinv.run.storage.fetch import check_there
 
 if TYPE_CHECKING:
     from ganinv.cli._demo_work import Studio
@@ -101,6 +102,7 @@ def _check(args: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: naming the option.
+        WeightsMissing: no such model.
     """
     if args.share:
         raise ConfigError(
@@ -116,6 +118,7 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.port is not None and not 1 <= args.port <= 65535:
         raise ConfigError(explain(f"--port {args.port}", "1 to 65535", "e.g. 7860"))
+    check_there(args.checkpoint)
     if find_spec("gradio") is None:
         raise ConfigError(
             explain("ganinv demo without the package gradio", "the package",

@@ -90,7 +90,7 @@ def _version(name: str) -> str:
 
 def backbones() -> list[tuple[str, str, str]]:
     """Every published feature network: found with its sha256, or where it comes from."""
-    from ganinv.backbone.weights import CATALOGUE, locate
+    from ganinv.backbone.catalogue import CATALOGUE, locate
     from ganinv.core.errors import WeightsError, WeightsMissing
     from ganinv.core.safe.io import sha256_file
 
@@ -113,7 +113,7 @@ def generators() -> list[tuple[str, str, str]]:
 
     from ganinv.config.folder import CONF
     from ganinv.core.errors import WeightsMissing
-    from ganinv.generator.importer.load import find
+    from ganinv.generator.importer.find import find
 
     rows = []
     for path in sorted((CONF / "generator").glob("*.yaml")):

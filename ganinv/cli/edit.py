@@ -80,12 +80,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Edit."""
-    from ganinv.evaluation.strip import check_video
-
     _check(args)
     strengths = strengths_of(args.strengths or "-3..3")
-    check_video(args.video)
     _check_out(args.out)
+    from ganinv.evaluation.strip import check_video
+
+    check_video(args.video)
     directions = [_labelled(text) for text in args.direction]
     labels = [label for label, _ in directions]
     labels += [kind for kind in ("interpolate", "crossover") if getattr(args, kind) is not None]
@@ -142,6 +142,8 @@ def _check(args: argparse.Namespace) -> None:
                         f"add --direction FILE, or leave --{option} out")
             )  # fmt: skip
     check_pictures(args.interpolate)
+    if not args.latents.exists():
+        raise _no_codes(args.latents)
 
 
 def _write(args: argparse.Namespace, G: AnyGenerator, edit: Edited) -> None:
@@ -224,13 +226,17 @@ def read_given(path: Path, limit: int | None) -> Given:
             return _inversions(files[:limit], path, inner)
         path = path / "latents.pt"
     if not path.is_file():
-        raise WeightsMissing(
-            explain(f"no codes {path}", "latents.pt or .npy, or a folder of `ganinv invert`",
-                    "check the path")
-        )  # fmt: skip
+        raise _no_codes(path)
     if path.suffix == ".safetensors":
         return _inversions([path], path, path.parent)
     return _codes(path, limit)
+
+
+def _no_codes(path: Path) -> WeightsMissing:
+    return WeightsMissing(
+        explain(f"no codes {path}", "latents.pt or .npy, or a folder of `ganinv invert`",
+                "check the path")
+    )  # fmt: skip
 
 
 def _inversions(files: list[Path], path: Path, folder: Path) -> Given:

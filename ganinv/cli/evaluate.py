@@ -1,6 +1,7 @@
 """Evaluate a trained encoder: compose, invert, measure, print the table, write the report.
 
-`python evaluate.py ...` in a checkout and `ganinv evaluate ...` from anywhere are this.
+`python evaluate.py ...` in a checkout and `ganinv evaluate ...` from anywhere are this. torch is
+imported (`_measuring.py`) once nothing of the command is left that can be refused without it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ganinv.cli._logged_result import log_result
 from ganinv.config.check import check_config
 from ganinv.config.command import run_command
 from ganinv.core.errors import USER_ERRORS
-from ganinv.evaluation.measure import Evaluation
-from ganinv.evaluation.output import begin, check_options, join, write
-from ganinv.evaluation.ranks import carry_out, ranks_of
+from ganinv.evaluation.options import check_options
 from ganinv.run.disk import disk_errors
 
 
@@ -26,16 +24,9 @@ def evaluate(cfg: DictConfig) -> None:
     check_config(cfg)
     OmegaConf.resolve(cfg)
     check_options(cfg)
-    ranks = ranks_of(cfg.trainer.devices, cfg.trainer.num_nodes)
-    job = Evaluation(cfg)
-    measurement = job.open(ranks)
-    work, todo = begin(measurement, ranks)
-    carry_out(work, todo, job, ranks, measurement)
-    if ranks.rank == 0:
-        result = join(work, measurement, ranks)
-        write(result, work.folder)
-        log_result(cfg, result, work.folder)
-        work.end()
+    from ganinv.cli._measuring import measure  # torch, now that this can be a measurement
+
+    measure(cfg)
 
 
 def run(cfg: DictConfig) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ganinv.core.errors import ConfigError, explain
 from ganinv.run.disk import check_writable
 from ganinv.run.storage.base import path_or_address
+from ganinv.run.storage.fetch import check_there
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
             explain(f"--dataset-type with --to {args.to}", f"--to {', '.join(OFFICIAL)}",
                     "leave it out")
         )  # fmt: skip
+    check_there(args.checkpoint)
     from ganinv.evaluation.open import open_model
 
     opened = open_model(args.checkpoint, args.generator)

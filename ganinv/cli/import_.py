@@ -49,11 +49,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import."""
-    from ganinv.core.network import refused_as_malformed
-
     if not args.file.is_file():
         raise WeightsMissing(explain(f"no file {args.file}", "one to import", "check the path"))
     check_writable(args.out, "--out", "choose another --out")
+    from ganinv.core.network import refused_as_malformed
+
     with open(args.file, "rb") as file:
         head = file.read(6)
     with refused_as_malformed(args.file, "network"):

@@ -233,8 +233,10 @@ def _check(args: argparse.Namespace) -> None:
     if not math.isfinite(args.mix_alpha):
         raise ConfigError(explain(f"--mix-alpha {args.mix_alpha}", "a number", "e.g. 0.5"))
     from ganinv.run.disk import check_writable
+    from ganinv.run.storage.fetch import check_there
 
     check_writable(args.out, "--out", "choose another --out, or make it writable")
+    check_there(args.checkpoint)
     if not args.out.exists() or (args.out.is_dir() and not any(args.out.iterdir())):
         return
     if not (args.out / ".parts").is_dir() and not (args.out / RESULT).is_file():

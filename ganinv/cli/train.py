@@ -1,6 +1,7 @@
 """Train an inversion encoder (or a generator): compose, build, fit.
 
-`python train.py ...` in a checkout and `ganinv train ...` from anywhere are this.
+`python train.py ...` in a checkout and `ganinv train ...` from anywhere are this. torch is imported
+(`_fitting.py`) once nothing of the command is left that can be refused without it.
 """
 
 from __future__ import annotations
@@ -8,57 +9,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from ganinv.cli._models import log_best
-from ganinv.config.build import build_data, build_method
-from ganinv.config.check import check, check_config, check_optimizers
+from ganinv.config.check import check_config
 from ganinv.config.command import run_command
-from ganinv.config.instantiate import instantiate
-from ganinv.config.preset import log_preset
+from ganinv.config.files import check_files
 from ganinv.config.start import check_start
 from ganinv.core.errors import USER_ERRORS
-from ganinv.run.checkpoint import read_checkpoint
-from ganinv.run.folder import finish, open_run, under_way
-from ganinv.run.launch import rank_info
-from ganinv.run.logs import rank_log
-from ganinv.trainer.dry import dry_run
-from ganinv.trainer.loggers import ended
-from ganinv.trainer.watchdog import friendly_errors
+from ganinv.run.folder import open_run
 
 
 def train(cfg: DictConfig) -> int:
     """One run, from its config to its last checkpoint; the signal that ended it early, or 0."""
     check_config(cfg)
     if "dry" in cfg:
+        from ganinv.trainer.dry import dry_run
+
         dry_run(cfg)
         return 0
     run = open_run(cfg)
     if run.resume is None:
         check_start(cfg)
-    pl.seed_everything(cfg.seed, verbose=False)
-    generator = instantiate(cfg.generator)
-    data = build_data(cfg, instantiate(cfg.task))
-    check(generator, data)
-    method = build_method(cfg, generator, resumed=run.resume is not None)
-    if run.resume is not None:
-        checkpoint = read_checkpoint(run.resume)
-        method.check_checkpoint(checkpoint)
-        check_optimizers(method, checkpoint)
-    loggers = instantiate(cfg.logger, _partial_=True)(
-        run_dir=run.folder, run_id=run.wandb_id, hyperparameters=run.config, job_type="train"
-    )
-    trainer = instantiate(cfg.trainer, _partial_=True)(
-        run_dir=run.folder, loggers=loggers, batch_size=data.batch_size
-    )
-    with under_way(run, method), rank_log(run.folder, rank_info().rank), ended(loggers, method):
-        log_preset(cfg)
-        with friendly_errors(trainer):
-            trainer.fit(method, datamodule=data, ckpt_path=run.resume, weights_only=True)
-        finish(run, trainer, method)
-        log_best(run, loggers, method)
-    return method.interrupted if rank_info().rank == 0 else 0
+    check_files(cfg)
+    from ganinv.cli._fitting import fit  # torch and Lightning, now that this can be a run
+
+    return fit(cfg, run)
 
 
 def run(cfg: DictConfig) -> None:

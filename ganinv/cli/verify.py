@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from ganinv.dataset.index import read_index
-    from ganinv.dataset.remote import is_remote
+    from ganinv.dataset.place import is_remote
     from ganinv.dataset.shard import cores
 
     if is_remote(args.folder):

@@ -16,7 +16,8 @@ from torch import nn
 
 from ganinv import __version__
 from ganinv.config.instantiate import instantiate
-from ganinv.config.start import START, start_encoder
+from ganinv.config.start import START
+from ganinv.config.start_encoder import start_encoder
 from ganinv.config.stored import StoredConfig, build_stored
 from ganinv.config.values import as_annotated, parameters_of
 from ganinv.core.errors import ConfigError, WeightsError, explain

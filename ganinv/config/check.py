@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganinv.config.command import check_choices
+from ganinv.config.source import parameters_of_target
 from ganinv.config.start import START
-from ganinv.config.values import fault_of, parameters_of
+from ganinv.config.values import fault_of
 from ganinv.core.errors import ConfigError, WeightsError, explain
 
 KEYS: dict[str, Any] = {  # of train.yaml and evaluate.yaml, outside all groups
@@ -98,16 +98,12 @@ def _parts(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _check_part(path: str, node: dict[str, Any]) -> None:
     try:
-        constructor = get_object(node["_target_"])
+        known = parameters_of_target(node["_target_"])
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             explain(f"{path}._target_={node['_target_']}", "a class or function of Python",
                     f"correct the name ({str(error).splitlines()[0]})")
         ) from None  # fmt: skip
-    try:
-        known = parameters_of(constructor)
-    except (NameError, TypeError, ValueError):
-        return  # a class of the user's own that says nothing of its arguments
     for key, value in node.items():
         if key not in HYDRA and key in known:
             _check_value(f"{path}.{key}", key, value, known[key].annotation)
@@ -130,7 +126,7 @@ def _check_value(path: str, key: str, value: Any, annotation: Any) -> None:
 def _check_parts_of_method(config: dict[str, Any]) -> None:
     """A method gets the parts that its constructor asks for, and no others."""
     method = config["method"]
-    known = parameters_of(get_object(method["_target_"]))
+    known = parameters_of_target(method["_target_"])
     name = method["_target_"].rpartition(".")[2]
     for group in PARTS:
         given = group in config and _has(config[group])

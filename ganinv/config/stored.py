@@ -24,7 +24,7 @@ from ganinv.config.values import fault_of, parameters_of, text_fault
 from ganinv.core.errors import USER_ERRORS, ConfigError, WeightsError, explain
 from ganinv.core.network import misfits
 from ganinv.dataset.module import AvatarData, ShardData
-from ganinv.dataset.remote import is_remote
+from ganinv.dataset.place import is_remote
 
 MOST_VALUES, DEEPEST = 10_000, 12
 HYDRA = {"_partial_": bool, "_convert_": str}  # of Hydra; this module decides both itself

@@ -39,6 +39,7 @@ from ganinv.dataset.index_file import (
     read_offsets,
     source_format,
 )
+from ganinv.dataset.place import INDEX, check_place
 from ganinv.dataset.remote import RemoteShards, Unreachable
 
 HEADER = 512  # a tar member's header, bytes, right before its data
@@ -106,25 +107,8 @@ def read_index(folder: str | Path) -> Index:
         DataError: no folder, no index, or an index that is damaged or of another version.
     """
     folder = Path(folder).expanduser()
-    if not os.path.isdir(folder):
-        raise DataError(
-            explain(
-                f"no folder {folder}",
-                "a set of shards",
-                "write one: ganinv shard SOURCE --out OUT --size N --val 1000 --test 1000 "
-                "(ganinv shard --help)",
-            )
-        )
-    path = folder / "index.json"
-    if not path.is_file():
-        raise DataError(
-            explain(
-                f"{folder} has no index.json",
-                "a set of shards with its index",
-                f"for a folder of images: ganinv shard {folder} --out OUT --size 256; for a set "
-                "that was copied: copy index.json and offsets.npy too",
-            )
-        )
+    check_place(folder)
+    path = folder / INDEX
     try:
         with open(path, "rb") as file:
             raw = parse_index(file.read(MAX_INDEX + 1))

@@ -18,8 +18,9 @@ from ganinv.dataset import avatars
 from ganinv.dataset.codec import encode
 from ganinv.dataset.index import Index, check_files, read_index
 from ganinv.dataset.order import Order, Positions, eval_batches
+from ganinv.dataset.place import is_remote
 from ganinv.dataset.region import check_regions
-from ganinv.dataset.remote import fetch_set, is_remote
+from ganinv.dataset.remote import fetch_set
 from ganinv.dataset.shard import Plan, Sample, cores, write_set
 from ganinv.dataset.stream import EvalSet, Loader, TrainSet
 

@@ -53,7 +53,6 @@ TIMEOUT = 30.0  # seconds without a byte
 GRACE, SLOWEST = 60.0, 10_000  # seconds; bytes a second: a transfer that takes longer is a fault
 ROOM = 4096  # bytes of offsets.npy beside its numbers
 T = TypeVar("T")
-SCHEMES = ("http", "https", "s3")
 
 
 class Unreachable(OSError):
@@ -62,30 +61,6 @@ class Unreachable(OSError):
 
 class _Passing(Exception):
     """A fault that may pass: worth another try."""
-
-
-def is_remote(root: str) -> bool:
-    """Whether a root is an address, and one that is understood.
-
-    Raises:
-        ConfigError: another scheme, or a secret in the address, which would end up in logs.
-    """
-    if "://" not in root:
-        return False
-    parts = urllib.parse.urlsplit(root)
-    shown = f"{parts.scheme}://{parts.hostname}{parts.path}"
-    if parts.scheme not in SCHEMES:
-        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ConfigError(explain(f"dataset.root={shown}", f"a folder, or {known}", "correct it"))
-    if parts.username or parts.password or parts.query:
-        raise ConfigError(
-            explain(
-                f"dataset.root={shown} with a user, a password or a token in it",
-                "an address without secrets: the configuration is written to disk and to W&B",
-                "for s3 export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            )
-        )
-    return True
 
 
 def cache_folder() -> Path:

@@ -42,8 +42,6 @@ from ganinv.metric.metric import Edit, Given, Metric, Sample
 from ganinv.task.image import Image
 
 MOVED = ("image", "source")
-# of the inversion; not float16, in which G's modulated convolutions overflow, as in training
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
 T = TypeVar("T")
 Invert = Callable[[Target], Inversion]
 
@@ -247,7 +245,7 @@ class Measurement:
         return rows, known | {"failed": failed}
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = PRECISIONS[self.cfg.trainer.precision]
+        dtype = torch.bfloat16 if self.cfg.trainer.precision == "bf16-mixed" else None
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
     @torch.no_grad()

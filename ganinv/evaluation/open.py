@@ -24,7 +24,7 @@ from ganinv.config.build import build_method, build_part
 from ganinv.config.start import START
 from ganinv.config.stored import StoredConfig, check_networks, stored_generator
 from ganinv.core.command import entry
-from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing, explain, shown
+from ganinv.core.errors import ConfigError, WeightsError, explain, shown
 from ganinv.core.network import refused_as_malformed
 from ganinv.core.safe.io import read_metadata, sha256_file
 from ganinv.generator.importer.bundle import AnyGenerator
@@ -38,7 +38,7 @@ from ganinv.method.base import Method
 from ganinv.method.gan import GAN
 from ganinv.method.inverting import EncoderMethod
 from ganinv.run.checkpoint import read_checkpoint
-from ganinv.run.storage.fetch import local
+from ganinv.run.storage.fetch import check_there, local
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,7 @@ def open_model(
     """
     path = local(path)
     weights = None if generator is None else str(generator)
-    if not path.is_file():
-        raise WeightsMissing(
-            explain(f"no file {path}", "a checkpoint, a bundle or a generator", "check the path")
-        )
+    check_there(path)
     with refused_as_malformed(path, "model"):
         return _opened(path, weights)
 

@@ -1,4 +1,4 @@
-"""Around an evaluation: its options, its folder, and what is joined and written at its end."""
+"""Around an evaluation: its folder, and what is joined and written at its end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
@@ -18,65 +17,20 @@ from ganinv.core.safe.io import sha256_file, write_atomic
 from ganinv.evaluation import report, strip, table
 from ganinv.evaluation.curve import curve_of
 from ganinv.evaluation.edits import read_strips
-from ganinv.evaluation.measure import PRECISIONS, Measurement, dataset_of
+from ganinv.evaluation.measure import Measurement, dataset_of
+from ganinv.evaluation.options import begun
 from ganinv.evaluation.ranks import Ranks
 from ganinv.evaluation.result import Result, Row
 from ganinv.evaluation.work import GO_ON, Part, Work
-from ganinv.run.disk import check_writable, disk_errors
+from ganinv.run.disk import disk_errors
 from ganinv.run.launch import agree
 from ganinv.run.storage.base import is_address
 
-SPLITS = ("train", "val", "test")
-ACCELERATORS = ("auto", "gpu", "cpu")
 RESULT = "metrics.json"
 PATIENCE = 60.0  # seconds until the parts of another machine may be seen
 WIDE = 160  # columns of a table that no terminal limits
 LISTED = 10  # unreadable images that are printed; the report has all
 NOT_RESULTS = ("num_workers", "batch_size", "cache_gib", "max_bad_fraction")  # of a dataset
-
-
-def check_options(cfg: DictConfig) -> None:
-    """Look at the options before anything is loaded.
-
-    Raises:
-        ConfigError: an option that cannot work, a report that would be written over, or a place
-            where nothing can be written.
-    """
-    if OmegaConf.is_missing(cfg, "checkpoint"):
-        raise config_error(
-            "no checkpoint", "one that train.py wrote", "add checkpoint=PATH to the command"
-        )
-    if cfg.split not in SPLITS:
-        raise config_error(f"split={cfg.split}", f"one of {', '.join(SPLITS)}", "set split")
-    for name, least in {"limit": 1, "batch_size": 1, "pictures": 1, "seed": 0}.items():
-        value = cfg[name]
-        whole = type(value) is int and least <= value < 2**31
-        if not whole and not (name == "limit" and value is None):
-            raise config_error(
-                f"{name}={value}", f"a whole number of at least {least}", f"set {name}"
-            )
-    if cfg.trainer.accelerator not in ACCELERATORS:
-        given = f"trainer.accelerator={cfg.trainer.accelerator}"
-        raise config_error(given, f"one of {', '.join(ACCELERATORS)}", "set trainer.accelerator")
-    for group in ("inversion", "metric"):
-        if not cfg.get(group):
-            raise config_error(f"no {group}", "at least one", f"set {group}=[...]")
-    if cfg.trainer.precision not in PRECISIONS:
-        given = f"trainer.precision={cfg.trainer.precision}"
-        raise config_error(given, f"one of {', '.join(PRECISIONS)}", "set trainer.precision")
-    if cfg.output is not None and Path(cfg.output).exists() and not _begun(Path(cfg.output)):
-        raise config_error(
-            f"output={cfg.output}, which exists",
-            "a folder that does not exist yet, or one that this command began",
-            "choose another; nothing was overwritten",
-        )
-    beside = Path() if is_address(cfg.checkpoint) else Path(cfg.checkpoint).parent
-    folder = beside.resolve() if cfg.output is None else Path(cfg.output)
-    check_writable(folder, "the folder of the report", "set output=... to another disk")
-
-
-def _begun(folder: Path) -> bool:
-    return (folder / ".parts" / "settings.json").is_file()
 
 
 def begin(measurement: Measurement, ranks: Ranks) -> tuple[Work, list[int]]:
@@ -116,7 +70,7 @@ def _choose(measurement: Measurement, settings: dict[str, Any], sizes: list[int]
             folder.mkdir(parents=True)  # whoever makes it has it
             return work
         except FileExistsError:
-            if _begun(folder) and not work.foreign():
+            if begun(folder) and not work.foreign():
                 return work
         except OSError as error:
             raise config_error(

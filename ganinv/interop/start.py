@@ -18,10 +18,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ganinv.core.errors import WeightsError, WeightsMissing, explain, named
+from ganinv.core.errors import WeightsError, explain, named
 from ganinv.core.network import misfits, refused_as_malformed
 from ganinv.core.safe.io import load_tensors, read_safetensors, sha256_file
 from ganinv.interop import bundle, feature, imported
+from ganinv.interop.encoder_file import encoder_file
 
 log = logging.getLogger(__name__)
 
@@ -57,21 +58,6 @@ def start_from(encoder: nn.Module, path: str) -> None:
         )  # fmt: skip
     encoder.load_state_dict(state)
     log.info("encoder: weights from %s (sha256 %s)", file.name, sha256_file(file)[:16])
-
-
-def encoder_file(path: str) -> Path:
-    """Where a trained encoder's file is.
-
-    Raises:
-        WeightsMissing: no such file.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise WeightsMissing(
-            explain(f"encoder.weights={path}, which is no file", "a trained encoder's file",
-                    "check the path, or set encoder.weights=null to train from the start")
-        )  # fmt: skip
-    return file
 
 
 def read_encoder(file: Path) -> tuple[str, dict[str, Tensor]]:

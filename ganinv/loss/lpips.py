@@ -31,7 +31,7 @@ class LPIPS(Term):
         weight: factor in the total.
         net: "alex" (pSp, e4e), "vgg" or "squeeze".
         weights: path of torchvision's ImageNet weights of that network; None looks in the usual
-            places (`ganinv.backbone.weights`).
+            places (`ganinv.backbone.catalogue`).
 
     Raises:
         WeightsMissing, WeightsError: no such file; one of another network.

@@ -11,8 +11,8 @@ from typing import Any
 from ganinv.core.command import entry
 from ganinv.core.errors import RunError, WeightsError, WeightsMissing, explain, named
 from ganinv.core.safe.io import load_tensors, write_atomic
-from ganinv.core.safe.torch_file import open_zip
 from ganinv.core.safe.unpickle import Unreadable
+from ganinv.core.safe.zip_file import open_zip
 from ganinv.run.disk import free_space
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"

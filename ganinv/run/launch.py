@@ -6,7 +6,8 @@
 
 Rank 0 keeps a small key-value store, at the address that torch.distributed uses as well (under
 torchrun it may be the agent's). Through it rank 0's decisions reach the other ranks before any
-collective exists, and through it the ranks watch one another (`run/watchdog.py`).
+collective exists, and through it the ranks watch one another (`run/watchdog.py`). torch is imported
+for that alone: a single process decides without it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any
-
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING, Any
 
 from ganinv.core.command import entry
 from ganinv.core.errors import USER_ERRORS, ConfigError, explain
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 DECISION = "GANINV_DECISION"  # what rank 0 decided, in the environment of the ranks it starts
 
@@ -144,6 +145,8 @@ def _address(here: RankInfo) -> tuple[str, int]:
     """Where rank 0's store is. SLURM names nodes, not ports: the port follows from the job."""
     env = os.environ
     if here.launcher == "srun":
+        from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
         nodes = env.get("SLURM_STEP_NODELIST") or env["SLURM_JOB_NODELIST"]
         env.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
         number = 31 * int(env["SLURM_JOB_ID"]) + int(env["SLURM_STEP_ID"])
@@ -154,6 +157,8 @@ def _address(here: RankInfo) -> tuple[str, int]:
 @cache
 def store() -> Store:
     """The ranks' store; rank 0 opens it, the others wait until it is there."""
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
     here = rank_info()
     limit = timedelta(minutes=10)
     if not here.external and here.rank == 0:
@@ -175,6 +180,8 @@ def store() -> Store:
 
 def another_connection(patience: timedelta) -> Store:
     """The store over a connection of its own, for a thread beside the main one."""
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
     store()
     here = rank_info()
     kept = TCPStore(

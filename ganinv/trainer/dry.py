@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ganinv.backbone import weights as weights_of
+from ganinv.backbone.catalogue import CATALOGUE, locate
 from ganinv.config.build import build_method
 from ganinv.config.check import check_images, check_resolution
 from ganinv.config.instantiate import instantiate
@@ -32,7 +32,7 @@ from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.discriminator.stylegan import StyleGANDiscriminator
 from ganinv.discriminator.stylegan2 import StyleGAN2Discriminator
 from ganinv.generator.importer.bundle import AnyGenerator, save_bundle
-from ganinv.generator.importer.load import find
+from ganinv.generator.importer.find import find
 from ganinv.generator.kind import random_generator
 from ganinv.generator.stylegan import StyleGANGenerator
 from ganinv.loss.lpips import FILES, LPIPS
@@ -150,14 +150,14 @@ def _loss_network(path: str, node: DictConfig, drawn: list[str]) -> None:
         return
     if _is_here(name, node.weights):
         return
-    drawn.append(f"{path} ({weights_of.CATALOGUE[name].file})")
+    drawn.append(f"{path} ({CATALOGUE[name].file})")
     node["_target_"] = network
     del node["weights"]
 
 
 def _is_here(name: str, path: str | None) -> bool:
     try:
-        weights_of.locate(name, path)
+        locate(name, path)
     except WeightsMissing:
         return False
     return True

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganinv.backbone import weights
+from ganinv.backbone import catalogue, weights
 from ganinv.core.errors import WeightsError, WeightsMissing
 from ganinv.core.safe.io import sha256_file
 
@@ -28,27 +28,27 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
 def test_our_folder_goes_before_torch_s_cache(places: tuple[Path, Path]) -> None:
     ours, hub = places
     (hub / "model_ir_se50.pth").write_bytes(b"1")
-    assert weights.locate("arcface_ir_se50").parent == hub
+    assert catalogue.locate("arcface_ir_se50").parent == hub
     (ours / "model_ir_se50.pth").write_bytes(b"2")
-    assert weights.locate("arcface_ir_se50").parent == ours
-    assert weights.locate("arcface_ir_se50", "model_ir_se50.pth").parent == ours
+    assert catalogue.locate("arcface_ir_se50").parent == ours
+    assert catalogue.locate("arcface_ir_se50", "model_ir_se50.pth").parent == ours
 
 
 def test_a_path_goes_before_all(places: tuple[Path, Path], tmp_path: Path) -> None:
     (places[0] / "model_ir_se50.pth").write_bytes(b"1")
     own = tmp_path / "own.pth"
     own.write_bytes(b"2")
-    assert weights.locate("arcface_ir_se50", str(own)) == own
+    assert catalogue.locate("arcface_ir_se50", str(own)) == own
 
 
-@pytest.mark.parametrize("name", sorted(weights.CATALOGUE))
+@pytest.mark.parametrize("name", sorted(catalogue.CATALOGUE))
 def test_missing_file_says_what_to_do(
     name: str, places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
-    entry = weights.CATALOGUE[name]
+    entry = catalogue.CATALOGUE[name]
     with pytest.raises(WeightsMissing) as refusal:
-        weights.locate(name)
+        catalogue.locate(name)
     text = str(refusal.value)
     for words in (
         entry.file,
@@ -64,15 +64,23 @@ def test_missing_file_says_what_to_do(
 def test_a_given_path_is_never_replaced_by_another_file(places: tuple[Path, Path]) -> None:
     (places[0] / "model_ir_se50.pth").write_bytes(b"1")
     with pytest.raises(WeightsMissing, match="mine.pth"):
-        weights.locate("arcface_ir_se50", "/somewhere/mine.pth")
+        catalogue.locate("arcface_ir_se50", "/somewhere/mine.pth")
     with pytest.raises(WeightsMissing, match="/somewhere"):
-        weights.locate("arcface_ir_se50", "/somewhere/model_ir_se50.pth")
+        catalogue.locate("arcface_ir_se50", "/somewhere/model_ir_se50.pth")
+
+
+def test_torch_s_cache_is_where_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TORCH_HOME", None), ("XDG_CACHE_HOME", "/x"), ("TORCH_HOME", "~/t")):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+        assert catalogue.hub_folder() == Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def test_cached_file_must_be_the_one_its_name_promises(places: tuple[Path, Path]) -> None:
     (places[1] / "alexnet-owt-7be5be79.pth").write_bytes(b"half a download")
     with pytest.raises(WeightsError, match=r"begins with 7be5be79.*fetch the file again"):
-        weights.locate("alexnet")
+        catalogue.locate("alexnet")
 
 
 def test_what_was_loaded_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,8 @@ import torch
 from ganinv.backbone.resnet34 import ResNet34Trunk
 from ganinv.config.build import build_method
 from ganinv.config.check import check_config
-from ganinv.config.start import check_start, start_encoder
+from ganinv.config.start import check_start
+from ganinv.config.start_encoder import start_encoder
 from ganinv.config.stored import StoredConfig
 from ganinv.core.errors import ConfigError, WeightsError, WeightsMissing
 from ganinv.encoder.psp import GradualStyleEncoder

@@ -18,7 +18,7 @@ PLACE = {  # third-party module -> rooms that may import it
     "hydra": {"config", "run", "trainer", "cli"},
     "omegaconf": {"config", "run", "evaluation", "trainer", "cli"},
     "torch.distributed": {"trainer", "run"},
-    "pytorch_lightning": {"dataset", "method", "trainer", "cli/train.py"},
+    "pytorch_lightning": {"dataset", "method", "trainer", "cli/_fitting.py"},
     "pickle": {"interop/nvidia_pickle.py"},  # which writes one, and reads none
     "dill": set(), "cloudpickle": set(), "joblib": set(), "marshal": set(),
 }  # fmt: skip

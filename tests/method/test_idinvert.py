@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ganinv.config.start import start_encoder, statistics_of_codes
+from ganinv.config.start_encoder import start_encoder, statistics_of_codes
 from ganinv.encoder.idinvert import DomainGuidedEncoder, DomainGuidedEncoder5x5
 from ganinv.generator.importer.load import load_generator
 from ganinv.loss.pixel import L2

@@ -1,4 +1,7 @@
-"""Safe file reading and writing: nothing here ever runs code found in a file."""
+"""Safe file reading and writing: nothing here ever runs code found in a file.
+
+torch is imported where tensors are read or written: a run's folder is looked at before that.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,13 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain, reason_of
-from ganinv.core.safe.safetensors_file import read_file
-from ganinv.core.safe.torch_file import read_torch
 from ganinv.core.safe.unpickle import Names, Unreadable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sha256_file(path: str | Path) -> str:
@@ -95,6 +95,10 @@ def load_tensors(path: str | os.PathLike[str], more: Names | None = None) -> Any
         WeightsError: not a torch file, cut short, one that would need to run code to be read, or
             one that holds more than its length: compressed, overlapping or repeated numbers.
     """
+    import torch
+
+    from ganinv.core.safe.torch_file import read_torch
+
     path = Path(path)
     check_file(path)
     try:
@@ -147,6 +151,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def _safetensors(path: Path, prefix: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from ganinv.core.safe.safetensors_file import read_file
+
     check_file(path)
     try:
         return read_file(path, prefix)
@@ -165,6 +171,8 @@ def write_safetensors(
     path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]
 ) -> None:
     """Write tensors and JSON-able metadata to a `.safetensors` file, atomically."""
+    from safetensors.torch import save
+
     text = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     write_atomic(path, save(contiguous, metadata=text))

@@ -15,8 +15,8 @@ from torch import Tensor
 from ganinv.core.errors import WeightsError, explain, reason_of
 from ganinv.core.safe.io import check_file
 from ganinv.core.safe.npy import array_of
-from ganinv.core.safe.torch_file import open_zip
 from ganinv.core.safe.unpickle import Unreadable
+from ganinv.core.safe.zip_file import open_zip
 
 MOST = 16 << 20  # bytes of an array; GANSpace's components have 160 kB
 MAX_FILE = 1 << 30

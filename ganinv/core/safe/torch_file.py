@@ -19,10 +19,8 @@ from __future__ import annotations
 import argparse
 import io
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -38,12 +36,12 @@ from ganinv.core.safe.unpickle_tensors import (
     plain_names,
     storage_id,
 )
+from ganinv.core.safe.zip_file import open_zip
 
 ZIP, LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes
 VERSION = MAGIC, PROTOCOL
 MAX_OPERATIONS = 400_000  # of a pickle; a checkpoint with its optimizer has some hundred thousand
 MAX_PICKLE = 64 << 20  # bytes of it; a checkpoint with its optimizer has some five million
-MAX_DIRECTORY = 4 << 20  # bytes of a zip file's; a checkpoint of 10,000 tensors has 1 MB
 MAX_DEPTH = 60  # containers inside containers
 MAX_KEY = 100  # characters of a storage's name
 SLACK = 64 << 20  # bytes of tensors that may be used at several places, whatever the file's length
@@ -212,49 +210,6 @@ def _read_zip(file: IO[bytes], size: int, more: Names) -> Any:
         raise
     except (EOFError, LookupError, NotImplementedError, RuntimeError, ValueError) as error:
         raise Unreadable(f"a damaged zip file ({type(error).__name__})") from None
-
-
-class _Directory:
-    """A zip file while its directory is read, which `zipfile` does whole, and makes an object of
-    each entry: it may not be larger than a checkpoint's."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.most = file, MAX_DIRECTORY
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        if size > self.most:
-            raise Unreadable(f"a zip file with a directory of {size:,} bytes")
-        return self.file.read(size)
-
-
-@contextmanager
-def open_zip(file: IO[bytes], size: int, *, compressed: bool = False) -> Iterator[zipfile.ZipFile]:
-    """A zip file of `size` bytes, of nothing but plain entries, or of compressed ones, whose length
-    is then the caller's to bound.
-
-    Raises:
-        Unreadable: compressed, overlapping, repeated or too many entries.
-        zipfile.BadZipFile, NotImplementedError: damaged.
-    """
-    bounded = _Directory(file)
-    with zipfile.ZipFile(cast(IO[bytes], bounded)) as archive:
-        bounded.most = size
-        if not compressed:
-            _check_stored(archive.infolist(), size)
-        yield archive
-
-
-def _check_stored(entries: list[zipfile.ZipInfo], size: int) -> None:
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise Unreadable("a compressed zip file, which torch.save never writes")
-    if len({entry.header_offset for entry in entries}) != len(entries):
-        raise Unreadable("a zip file whose entries overlap")
-    if sum(entry.file_size for entry in entries) > size:
-        raise Unreadable("a zip file whose entries are larger than the file")
-    if len({entry.filename for entry in entries}) != len(entries):
-        raise Unreadable("a zip file with two entries of one name")
 
 
 def _prefix(archive: zipfile.ZipFile) -> str:

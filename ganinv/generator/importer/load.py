@@ -3,48 +3,20 @@ it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from ganinv.core.errors import WeightsError, WeightsMissing, explain, shown
+from ganinv.core.errors import WeightsError, explain, shown
 from ganinv.core.network import filled, refused_as_malformed
 from ganinv.core.safe.io import load_tensors, read_metadata, sha256_file
 from ganinv.generator.importer import genforce, nvidia, nvidia_state, rosinality
 from ganinv.generator.importer.bundle import AnyGenerator, load_bundle, load_discriminator_state
+from ganinv.generator.importer.find import find
 from ganinv.generator.kind import check_kind
-
-SHIPPED = Path(__file__).parents[1] / "weights"
-
-
-def find(weights: str, origin: str | None) -> Path:
-    """The file that `weights` means: a path, or a name that ganinv ships or $GANINV_WEIGHTS holds.
-
-    Raises:
-        WeightsMissing: nowhere; the message says where the file comes from.
-    """
-    places = [Path(weights).expanduser(), SHIPPED / f"{weights}.safetensors"]
-    if folder := os.environ.get("GANINV_WEIGHTS"):
-        places.append(Path(folder) / weights)
-    for place in places:
-        with suppress(OSError, ValueError):  # a name that is none, a folder that is closed
-            if place.is_file():
-                return place
-    shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.safetensors"))) or "none"
-    raise WeightsMissing(
-        explain(
-            f"generator.weights={weights}, which is no file (looked at "
-            f"{', '.join(str(place) for place in places)})",
-            f"a generator file{f' from {origin}' if origin else ''}",
-            "pass generator.weights=/path/to/file, put the file into $GANINV_WEIGHTS, or use a "
-            f"shipped generator: {shipped}",
-        )
-    )
 
 
 def load_generator(

@@ -78,3 +78,15 @@ def check_room(path: Path, size: int, address: str) -> None:
                 "make room, or take another disk: scratch=..., GANINV_CACHE",
             )
         )
+
+
+def check_there(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that is not there; one at an address is asked for when it is opened.
+
+    Raises:
+        WeightsMissing: no such file.
+    """
+    if not is_address(path) and not Path(path).is_file():
+        raise WeightsMissing(
+            explain(f"no file {path}", "a checkpoint, a bundle or a generator", "check the path")
+        )
