@@ -8,7 +8,6 @@ from typing import Any
 
 from ganinv.cli.export import write
 from ganinv.core.errors import USER_ERRORS
-from ganinv.evaluation.open import open_model
 from ganinv.method.base import Method
 from ganinv.run.folder import Run
 from ganinv.run.launch import rank_info
@@ -47,6 +46,8 @@ def log_best(run: Run, loggers: list[Any], method: Method) -> None:
 
 
 def _bundle(checkpoint: Path) -> Path | None:
+    from ganinv.evaluation.open import open_model  # half the package, for few runs
+
     path = checkpoint.with_suffix(".safetensors")
     try:
         write(open_model(checkpoint), "safetensors", path, None)

@@ -19,14 +19,16 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import resvg_py
-from dicebear import Avatar, Style
 from PIL import Image
 
 from ganinv.core.seed import derive_seed
+
+if TYPE_CHECKING:
+    from dicebear import Avatar, Style  # where faces are drawn only: a run finds them drawn
 
 VERSION = 1  # raise it when a seed gives another face
 OVERSAMPLING = 3  # rendered this much larger and reduced with a box filter
@@ -66,6 +68,8 @@ STILL = Move()
 
 @cache
 def _style() -> Style:
+    from dicebear import Style
+
     text = resources.files("dicebear_styles").joinpath("lorelei.json").read_text()
     return Style(json.loads(text))
 
@@ -146,6 +150,12 @@ def options(seed: int, move: Move = STILL) -> tuple[dict[str, Any], dict[str, An
     return given, known
 
 
+def _avatar(given: dict[str, Any]) -> Avatar:
+    from dicebear import Avatar
+
+    return Avatar(_style(), given)
+
+
 def draw(seed: int, resolution: int, move: Move = STILL) -> tuple[np.ndarray, dict[str, Any]]:
     """The face with this seed: uint8 [R,R,3] RGB and its attributes.
 
@@ -155,7 +165,7 @@ def draw(seed: int, resolution: int, move: Move = STILL) -> tuple[np.ndarray, di
         move: from where the seed puts it; its attributes say where it then is.
     """
     given, known = options(seed, move)
-    avatar = Avatar(_style(), given)
+    avatar = _avatar(given)
     size = resolution * OVERSAMPLING
     png = resvg_py.svg_to_bytes(
         svg_string=avatar.to_string(), width=size, height=size, skip_system_fonts=True
@@ -182,7 +192,7 @@ def labels(seed: int, resolution: int, move: Move = STILL) -> np.ndarray:
         resolution: R in px.
         move: see `draw`.
     """
-    svg = Avatar(_style(), options(seed, move)[0]).to_string()
+    svg = _avatar(options(seed, move)[0]).to_string()
     svg = svg.replace('shape-rendering="auto"', 'shape-rendering="crispEdges"', 1)
     svg = re.sub(r'<g id="(\w+)-[^"]*">(.*?)</g>(?=<g id=|<clipPath|</defs>)', _flat, svg)
     svg = re.sub(r'(<rect [^>]*fill=")[^"]*(")', rf"\g<1>{_code('background')}\2", svg)

@@ -28,7 +28,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
-from webdataset import TarWriter
 
 from ganinv import __version__
 from ganinv.core.errors import DataError, explain, reason_of
@@ -280,6 +279,8 @@ def _write_shard_here(number: int) -> None:
 
 def _write_shard(number: int, plan: Plan, partial: Path, count: Callable[[int], Any]) -> None:
     """Write one tar, then `{number}.json` beside it, which says that the tar is complete."""
+    from webdataset import TarWriter
+
     path = partial / f"{number:06d}.tar"
     temporary = partial / f"{path.name}.{os.getpid()}"
     for left in partial.glob(f"{path.name}.*"):  # of a process that was killed

@@ -16,16 +16,18 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-import wandb
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from ganinv.core.safe.io import sha256_file
 from ganinv.dataset.module import ShardData
 from ganinv.trainer.loggers import WandbRun
+
+if TYPE_CHECKING:
+    import wandb  # where it is used only: a run without it need not wait a second for it
 
 SPLITS = ("train", "val")
 log = logging.getLogger(__name__)
@@ -88,6 +90,8 @@ def log_outputs(
         files: kind (checkpoint, bundle) -> its files.
         facts: about them: kimg, the value that was best, the sha256 of G.
     """
+    import wandb
+
     for run in _runs([logger for logger in loggers if getattr(logger, "keeps_models", False)]):
         for kind, paths in files.items():
             artifact = wandb.Artifact(_plain(f"{name}-{kind}"), type="model", metadata=facts)
@@ -98,6 +102,8 @@ def log_outputs(
 
 def described(name: str, kind: str, facts: dict[str, Any]) -> wandb.Artifact:
     """An artifact that holds what is known of a thing: the same facts, the same version."""
+    import wandb
+
     artifact = wandb.Artifact(_plain(name), type=kind, metadata=facts)
     with artifact.new_file(f"{kind}.json") as file:
         file.write(json.dumps(facts, indent=1, sort_keys=True))

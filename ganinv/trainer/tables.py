@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import wandb
 from PIL.Image import Image
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+
+if TYPE_CHECKING:
+    import wandb
 
 TABLE = "evaluation"
 
@@ -66,6 +68,8 @@ def log_evaluation(
 
 def table(pictures: Sequence[PictureRow]) -> wandb.Table:
     """A row an image and method: key, method, pictures, numbers."""
+    import wandb
+
     images = list(dict.fromkeys(name for row in pictures for name in row.images))
     numbers = list(dict.fromkeys(name for row in pictures for name in row.values))
     rows: list[list[Any]] = []
