@@ -83,7 +83,7 @@ def torchrun(*options: str) -> tuple[str, ...]:
 
 
 server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload([__name__])
+server.set_forkserver_preload([__name__, "ganinv.cli._fitting", "ganinv.cli._measuring"])
 
 
 def launch_ready(

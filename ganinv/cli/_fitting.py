@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
@@ -10,10 +12,11 @@ from ganinv.config.build import build_data, build_method
 from ganinv.config.check import check, check_optimizers
 from ganinv.config.instantiate import instantiate
 from ganinv.config.preset import log_preset
-from ganinv.run.checkpoint import read_checkpoint
+from ganinv.method.base import Method
 from ganinv.run.folder import Run, finish, under_way
-from ganinv.run.launch import rank_info
+from ganinv.run.launch import agree, rank_info
 from ganinv.run.logs import rank_log
+from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
 from ganinv.trainer.loggers import ended
 from ganinv.trainer.watchdog import friendly_errors
 
@@ -38,15 +41,14 @@ def fit(cfg: DictConfig, run: Run) -> int:
     check(generator, data)
     method = build_method(cfg, generator, resumed=run.resume is not None)
     if run.resume is not None:
-        checkpoint = read_checkpoint(run.resume)
-        method.check_checkpoint(checkpoint)
-        check_optimizers(method, checkpoint)
+        agree(lambda: check_resumed(run, method), "checked")
     loggers = instantiate(cfg.logger, _partial_=True)(
         run_dir=run.folder, run_id=run.wandb_id, hyperparameters=run.config, job_type="train"
     )
     trainer = instantiate(cfg.trainer, _partial_=True)(
         run_dir=run.folder, loggers=loggers, batch_size=data.batch_size
     )
+    hand_over(trainer, run)
     with under_way(run, method), rank_log(run.folder, rank_info().rank), ended(loggers, method):
         log_preset(cfg)
         with friendly_errors(trainer):
@@ -54,3 +56,24 @@ def fit(cfg: DictConfig, run: Run) -> int:
         finish(run, trainer, method)
         log_best(run, loggers, method)
     return method.interrupted if rank_info().rank == 0 else 0
+
+
+def check_resumed(run: Run, method: Method) -> dict[str, Any]:
+    """Refuse, on rank 0, a checkpoint of another method, generator or optimizer: its names and
+    plain values are looked at, and none of its tensors is read.
+
+    Raises:
+        WeightsError: naming what does not fit.
+    """
+    assert run.held is not None
+    outline = run.held.outline()
+    method.check_checkpoint(outline)
+    check_optimizers(method, outline)
+    return {}
+
+
+def hand_over(trainer: pl.Trainer, run: Run) -> None:
+    """Give the checkpoint in memory to whoever loads it, and keep no hold of it."""
+    files = trainer.strategy.checkpoint_io
+    assert isinstance(files, AtomicCheckpointIO)
+    files.held, run.held = run.held, None

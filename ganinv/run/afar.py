@@ -299,8 +299,8 @@ def _restore(place: Place, wanted: bool) -> Path | None:
         found, damaged = newest_sound(place.folder / "checkpoints")
         for path, reason in damaged:
             _say(f"{path} is damaged ({reason}): looking for another")
-        if found is not None and found.name in (LAST, PREVIOUS):
-            return found
+        if found is not None and found.path.name in (LAST, PREVIOUS):
+            return found.path
     return _newest_there(place, ledger, there)
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from ganinv.core.command import entry
 from ganinv.core.errors import RunError, WeightsError, WeightsMissing, explain, named
-from ganinv.core.safe.io import load_tensors, write_atomic
+from ganinv.core.safe.io import load_tensors, tensors_of, write_atomic
 from ganinv.core.safe.unpickle import Unreadable
 from ganinv.core.safe.zip_file import open_zip
 from ganinv.run.disk import free_space
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+PIECE = 64 << 20  # bytes that are read, or sent to the other ranks, at a time
 
 
 def write_checkpoint(path: Path, content: memoryview) -> None:
@@ -44,20 +47,108 @@ def write_checkpoint(path: Path, content: memoryview) -> None:
         ) from error
 
 
-def newest_sound(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest whole checkpoint of a run, and the newer ones that are damaged, with the reason.
+class Held:
+    """A checkpoint in memory: rank 0 reads it once from the disk, compares it with its checksums
+    and hands it to whoever loads it, on every rank.
 
-    A checkpoint is a zip file with a checksum of every tensor; all of it is read.
+    Args:
+        path: where it is.
+        content: its bytes.
     """
+
+    def __init__(self, path: Path, content: bytearray) -> None:
+        self.path, self.content = path, content
+
+    def outline(self) -> dict[str, Any]:
+        """What it holds, its tensors on torch's meta device: names, shapes, plain values.
+
+        Raises:
+            WeightsError: as `read_checkpoint`.
+        """
+        return _of_ganinv(tensors_of(self._file(), self.path, outline=True), self.path)
+
+    def read(self) -> dict[str, Any]:
+        """What it holds, on the CPU. Errors as above."""
+        return _of_ganinv(tensors_of(self._file(), self.path), self.path)
+
+    def _file(self) -> IO[bytes]:
+        return cast(IO[bytes], InMemory(self.content))
+
+
+class InMemory(io.RawIOBase):
+    """Bytes that are read as a file is, without a copy of them (`io.BytesIO` makes one)."""
+
+    def __init__(self, content: bytearray) -> None:
+        self._content, self._at = memoryview(content), 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where it stands."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go somewhere, as far behind the end as asked."""
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at}.get(whence, len(self._content))
+        if at < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._at = at
+        return at
+
+    def readinto(self, room: Any) -> int:
+        """The next bytes; 0 at the end."""
+        piece = self._content[self._at : self._at + len(room)]
+        room[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
+def held(path: Path) -> tuple[Held | None, str | None]:
+    """A checkpoint read into memory, or what is wrong with its bytes.
+
+    A checkpoint is a zip file with a checksum of every tensor; its directory is looked at first.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            with open_zip(file, size):
+                pass
+            content = bytearray(size)
+            room, done = memoryview(content), 0
+            file.seek(0)
+            while read := file.readinto(room[done : done + PIECE]):
+                done += read
+        with open_zip(cast(IO[bytes], InMemory(content)), size) as archive:
+            bad = archive.testzip()
+    except Unreadable as error:
+        return None, str(error)
+    except MemoryError:
+        return None, f"{size:,} bytes are more than this machine's memory has room for"
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, zlib.error) as error:
+        return None, f"cut short: {path.stat().st_size:,} bytes, {error}"
+    if bad is not None:
+        return None, f"the checksum of {named(bad)} does not fit"
+    return Held(path, content), None
+
+
+def newest_sound(folder: Path) -> tuple[Held | None, list[tuple[Path, str]]]:
+    """The newest whole checkpoint of a run, in memory, and the newer ones that are damaged, with
+    the reason."""
     best = sorted(folder.glob("best-*.ckpt"), reverse=True)
     damaged: list[tuple[Path, str]] = []
     for path in [folder / LAST, folder / PREVIOUS, *best]:
         if not path.is_file():
             continue
-        fault = damage(path)
-        if fault is None:
-            return path, damaged
-        damaged.append((path, fault))
+        found, fault = held(path)
+        if found is not None:
+            return found, damaged
+        damaged.append((path, str(fault)))
     return None, damaged
 
 
@@ -81,13 +172,29 @@ def check_undamaged(path: Path) -> None:
         WeightsError: they differ.
     """
     if (fault := damage(path)) is not None:
-        raise WeightsError(
-            explain(
-                f"{path} is damaged: {fault}",
-                "the file as it was written",
-                "take another checkpoint of the run, such as previous.ckpt, or copy it again",
-            )
+        raise _damaged(path, fault)
+
+
+def hold(path: Path) -> Held:
+    """A checkpoint read into memory.
+
+    Raises:
+        WeightsError: it is damaged.
+    """
+    found, fault = held(path)
+    if found is None:
+        raise _damaged(path, str(fault))
+    return found
+
+
+def _damaged(path: Path, fault: str) -> WeightsError:
+    return WeightsError(
+        explain(
+            f"{path} is damaged: {fault}",
+            "the file as it was written",
+            "take another checkpoint of the run, such as previous.ckpt, or copy it again",
         )
+    )
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -104,6 +211,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
     checkpoint = load_tensors(path)
     check_undamaged(Path(path))
+    return _of_ganinv(checkpoint, path)
+
+
+def _of_ganinv(checkpoint: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "ganinv" not in checkpoint:
         raise WeightsError(
             f"{path} is not a ganinv checkpoint (no 'ganinv' entry); expected a .ckpt file that "

@@ -21,7 +21,7 @@ from ganinv.core.command import entry, override
 from ganinv.core.errors import ConfigError, WeightsMissing, explain
 from ganinv.core.safe.io import write_atomic
 from ganinv.run import afar
-from ganinv.run.checkpoint import newest_sound
+from ganinv.run.checkpoint import Held, hold, newest_sound
 from ganinv.run.disk import check_writable
 from ganinv.run.launch import RankInfo, agree, rank_info
 from ganinv.run.ledger import RANKING
@@ -43,6 +43,7 @@ class Run:
     resume: Path | None
     wandb_id: str
     config: dict[str, Any]  # resolved, plain Python
+    held: Held | None = None  # what is resumed, on rank 0, which alone reads it
     storage: Storage | None = None  # where it is kept, if that is elsewhere
 
     @property
@@ -78,7 +79,8 @@ def open_run(cfg: DictConfig) -> Run:
     if missing:
         key = sorted(missing)[0]
         raise ConfigError(explain(f"no value for {key}", "one", f"add {key}=... to the command"))
-    decision = agree(lambda: _with_id(_decide(cfg, rank_info())))
+    read: list[Held] = []
+    decision = agree(lambda: _with_id(_decide(cfg, rank_info(), read)))
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     resume, folder, storage = decision["resume"], Path(decision["folder"]), None
@@ -86,36 +88,41 @@ def open_run(cfg: DictConfig) -> Run:
         storage = open_storage(decision["address"], "runs")
         if resume is not None:
             resume = afar.restore(afar.Place(storage, folder), resume, decision["attempt"])
+            read += [hold(resume)] if resume is not None and rank_info().rank == 0 else []
     return Run(
         folder=folder,
         resume=None if resume is None else Path(resume),
         wandb_id=decision["wandb_id"],
         config=config,  # type: ignore[arg-type]
+        held=read[0] if read else None,
         storage=storage,
     )
 
 
-def _decide(cfg: DictConfig, here: RankInfo) -> dict[str, Any]:
-    """Folder, address, checkpoint and W&B id of the run. A job that its launcher starts again goes
-    on with its own run, whatever `resume` says."""
+def _decide(cfg: DictConfig, here: RankInfo, read: list[Held]) -> dict[str, Any]:
+    """Folder, address, checkpoint and W&B id of the run; the checkpoint is appended to `read`. A
+    job that its launcher starts again goes on with its own run, whatever `resume` says."""
     given = os.environ.get(ENVIRONMENT) or cfg.run_dir
     first = given or (cfg.resume if is_address(cfg.resume) else cfg.runs)
     if is_address(first):
         return afar.decide(cfg, here, given)
     runs, resume = Path(cfg.runs), cfg.resume
     folder = None if given is None else Path(given)
+    found: Held | None = None
     if here.restarts:
         folder = folder or _of_job(runs, here.job)
-        if folder is not None and newest_sound(folder / "checkpoints")[0] is not None:
+        found = None if folder is None else _newest(folder)
+        if found is not None:
             _say(f"started again by {here.launcher} (restart {here.restarts})")
             resume = "auto"
     if resume == "auto":
         folder = folder or newest_unfinished(runs, cfg.name)
         if folder is not None:
             check_not_in_use(folder, read_state(folder))
-        resume = None if folder is None else _newest(folder)
-        found = f"continuing {folder} from {resume}"
-        _say(f"resume=auto: {found if resume else 'nothing to resume, so this is a new run'}")
+            found = found or _newest(folder)
+        resume = None if found is None else found.path
+        words = f"continuing {folder} from {resume}"
+        _say(f"resume=auto: {words if resume else 'nothing to resume, so this is a new run'}")
     elif resume is not None:
         resume = Path(resume)
         if not resume.is_file():
@@ -135,6 +142,8 @@ def _decide(cfg: DictConfig, here: RankInfo) -> dict[str, Any]:
     check_not_in_use(folder, read_state(folder))
     todo = "pass runs=... or run_dir=..., or make it writable"
     check_writable(folder, "the run's folder", todo)
+    if resume is not None:
+        read.append(found or hold(resume))
     return {
         "folder": str(folder),
         "address": None,
@@ -153,11 +162,11 @@ def _given_id() -> str | None:
     return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
 
 
-def _newest(folder: Path) -> Path | None:
+def _newest(folder: Path) -> Held | None:
     """The newest checkpoint of a run that is whole; tells of those that are not."""
     found, damaged = newest_sound(folder / "checkpoints")
     for path, reason in damaged:
-        instead = f"using {found.name} instead" if found else "and there is no other"
+        instead = f"using {found.path.name} instead" if found else "and there is no other"
         _say(f"{path} is damaged ({reason}): {instead}")
     return found
 

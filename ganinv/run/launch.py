@@ -194,28 +194,32 @@ def another_connection(patience: timedelta) -> Store:
     return PrefixStore(here.prefix, kept)
 
 
-def agree(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def agree(decide: Callable[[], dict[str, Any]], about: str = "decision") -> dict[str, Any]:
     """Rank 0 decides, every rank gets the decision: plain values, JSON.
+
+    Args:
+        decide: called on rank 0.
+        about: what is decided; each is decided once.
 
     Raises:
         ConfigError: on the other ranks, when rank 0 refused.
     """
-    here = rank_info()
+    here, kept = rank_info(), f"GANINV_{about.upper()}"
     if not here.external:
         if here.rank == 0:
-            os.environ[DECISION] = json.dumps(decide())
-        return json.loads(os.environ[DECISION])
+            os.environ[kept] = json.dumps(decide())
+        return json.loads(os.environ[kept])
     if here.world_size == 1:
         return decide()
     if here.rank > 0:
-        decision = json.loads(store().get("decision"))
+        decision = json.loads(store().get(about))
         if "refused" in decision:
             raise ConfigError(f"rank 0 refused the run: {decision['refused']}")
         return decision
     try:
         decision = decide()
     except USER_ERRORS as error:
-        store().set("decision", json.dumps({"refused": str(error)}))
+        store().set(about, json.dumps({"refused": str(error)}))
         raise
-    store().set("decision", json.dumps(decision))
+    store().set(about, json.dumps(decision))
     return decision

@@ -28,6 +28,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         super().__init__()
         self._writer = ThreadPoolExecutor(1, "checkpoint") if asynchronous else None
         self._pending: list[Future[None]] = []
+        self.held: checkpoint.Held | None = None  # what a run goes on from, until it is loaded
 
     def save_checkpoint(
         self, content: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -62,5 +63,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: Any = None
     ) -> dict[str, Any]:
-        """Load tensors and plain values; a file that needs more is refused."""
-        return checkpoint.read_checkpoint(path)
+        """Load tensors and plain values, of what is in memory already or of the file; one that
+        needs more is refused."""
+        held, self.held = self.held, None
+        return checkpoint.read_checkpoint(path) if held is None else held.read()

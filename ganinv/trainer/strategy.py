@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +24,10 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from ganinv.run.checkpoint import PIECE, Held
 from ganinv.run.launch import store
 from ganinv.run.watchdog import RankWatchdog
+from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
 
 BUCKET_BYTES = 64 << 20
 
@@ -106,6 +109,22 @@ class Replicas(DDPStrategy):
         with self.watch.meeting():
             for tensor in [*self.model.parameters(), *self.model.buffers()]:
                 dist.broadcast(tensor.detach(), src=0)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
+        """Load, on every rank, what rank 0 has read: its bytes are sent to the others, in pieces;
+        a rank holds them once, beside what it makes of them."""
+        files = self.checkpoint_io
+        assert isinstance(files, AtomicCheckpointIO)
+        size = self.broadcast(None if files.held is None else len(files.held.content))
+        if size is not None:
+            own = files.held or Held(Path(checkpoint_path), bytearray(size))
+            for piece in torch.frombuffer(own.content, dtype=torch.uint8).split(PIECE):
+                with self.watch.meeting():
+                    sent = piece.to(self.root_device)  # on a CPU the piece itself
+                    dist.broadcast(sent, src=0)
+                    piece.copy_(sent)
+            files.held = own
+        return super().load_checkpoint(checkpoint_path, weights_only)
 
     def reduce_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Average `.grad` over ranks."""

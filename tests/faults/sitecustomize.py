@@ -1,9 +1,11 @@
 """Put on PYTHONPATH by the tests of faults: makes something go wrong in a real training process.
 
 GANINV_TEST_FAULT is "what:rank:images": what happens, on which rank, before the step at which so
-many images were seen. `record FILE` writes down the keys of every batch instead.
+many images were seen. `record FILE` writes down the keys of every batch instead, and `reads FILE`
+which rank opens which checkpoint to read it.
 """
 
+import builtins
 import errno
 import glob
 import importlib.abc
@@ -89,11 +91,26 @@ def inject(method_class, what, rank, images):
     method_class.training_step = training_step
 
 
+def note_reads(file):
+    """Of checkpoints, from now on."""
+    opened = builtins.open
+
+    def noted(path, mode="r", *rest, **options):
+        if str(path).endswith(".ckpt") and "r" in mode:
+            with opened(file, "a") as notes:
+                notes.write(f"{os.environ.get('RANK', 0)} {os.path.basename(path)}\n")
+        return opened(path, mode, *rest, **options)
+
+    builtins.open = noted
+
+
 def install(fault):
     """In a process that has imported the methods already."""
     from ganinv.method.base import Method
 
     what, rank, images = fault.split(":")
+    if what.startswith("reads "):
+        note_reads(what.removeprefix("reads "))
     inject(Method, what, int(rank), int(images))
 
 

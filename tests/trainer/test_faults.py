@@ -52,7 +52,9 @@ def test_a_killed_rank_is_named_and_the_run_repeats_bit_for_bit_from_a_sound_che
     assert read_checkpoint(last)["images_seen"] == 16
     assert read_checkpoint(checkpoints / "previous.ckpt")["images_seen"] == 8
     os.truncate(last, last.stat().st_size // 2)
-    out = launch_ready([*common, *TWO, "resume=auto"], folder, ranks=2)
+    reads = tmp_path / "reads"
+    out = launch_ready([*common, *TWO, "resume=auto"], folder, ranks=2, fault=f"reads {reads}:0:-1")
+    assert reads.read_text().split("\n")[:-1] == ["0 last.ckpt", "0 previous.ckpt"]  # each once
     assert re.search(r"last.ckpt is damaged \(cut short.*using previous.ckpt instead", out), out
     assert same(whole, read_checkpoint(last))
     assert (folder / "logs" / "rank1.log").read_text().count("--- ") == 2

@@ -11,7 +11,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ganinv.core.errors import WeightsError, WeightsMissing, explain, reason_of
 from ganinv.core.safe.unpickle import Names, Unreadable
@@ -95,24 +95,46 @@ def load_tensors(path: str | os.PathLike[str], more: Names | None = None) -> Any
         WeightsError: not a torch file, cut short, one that would need to run code to be read, or
             one that holds more than its length: compressed, overlapping or repeated numbers.
     """
+    path = Path(path)
+    check_file(path)
+    try:
+        with open(path, "rb") as file:
+            return tensors_of(file, path, more)
+    except OSError as error:
+        raise _no_tensors(path, reason_of(error)) from error
+
+
+def tensors_of(
+    file: IO[bytes], path: Path, more: Names | None = None, *, outline: bool = False
+) -> Any:
+    """As `load_tensors`, of an open file or one in memory.
+
+    Args:
+        file: what is read.
+        path: for messages.
+        more: as `load_tensors`.
+        outline: tensors on torch's meta device, whose numbers are not read.
+    """
     import torch
 
     from ganinv.core.safe.torch_file import read_torch
 
-    path = Path(path)
-    check_file(path)
     try:
         with torch.device("cpu"):  # also where networks are being built on meta
-            return read_torch(path, more)
+            return read_torch(file, more, outline=outline)
     except (OSError, Unreadable, MemoryError, RuntimeError) as error:
         why = str(error) if isinstance(error, Unreadable) else reason_of(error)
-        raise WeightsError(
-            explain(
-                f"{path} cannot be read as plain tensors ({why})",
-                "a torch file of tensors, numbers and strings",
-                _todo(why),
-            )
-        ) from error
+        raise _no_tensors(path, why) from error
+
+
+def _no_tensors(path: Path, why: str) -> WeightsError:
+    return WeightsError(
+        explain(
+            f"{path} cannot be read as plain tensors ({why})",
+            "a torch file of tensors, numbers and strings",
+            _todo(why),
+        )
+    )
 
 
 def _todo(why: str) -> str:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import io
 import zipfile
-from pathlib import Path
 from typing import IO, Any
 
 import torch
@@ -48,25 +47,25 @@ SLACK = 64 << 20  # bytes of tensors that may be used at several places, whateve
 PIECE = 1 << 20
 
 
-def read_torch(path: Path, more: Names | None = None) -> Any:
+def read_torch(file: IO[bytes], more: Names | None = None, *, outline: bool = False) -> Any:
     """The content of a file of `torch.save`: tensors on the CPU, containers, plain values.
 
     Args:
-        path: a regular file.
+        file: open, of a known end.
         more: names that the file may use beside those of tensors and plain values.
+        outline: tensors on torch's meta device, whose numbers are not read; of a zip file only.
 
     Raises:
         Unreadable: neither format, cut short, damaged, more than data, or more than its length.
         OSError: the disk's.
     """
-    with open(path, "rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        head = file.read(len(LEGACY))
-        if head[:4] == ZIP:
-            return _read_zip(file, size, more or {})
-        if head == LEGACY:
-            return _read_legacy(file, size, more or {})
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(len(LEGACY))
+    if head[:4] == ZIP:
+        return _read_zip(file, size, more or {}, outline)
+    if head == LEGACY:
+        return _read_legacy(file, size, more or {})
     if size == 0:
         raise Unreadable("it is empty")
     if LEGACY.startswith(head):
@@ -177,7 +176,7 @@ def _names(size: int, more: Names) -> Names:
 # ------------------------------------------------------------------ the two formats
 
 
-def _read_zip(file: IO[bytes], size: int, more: Names) -> Any:
+def _read_zip(file: IO[bytes], size: int, more: Names, outline: bool) -> Any:
     try:
         with open_zip(file, size) as archive:
             prefix = _prefix(archive)
@@ -192,6 +191,8 @@ def _read_zip(file: IO[bytes], size: int, more: Names) -> Any:
                         f"a storage {identity.key!r} of {identity.numel} numbers with "
                         f"{entry.file_size} bytes instead of {expected}"
                     )
+                if outline:
+                    return torch.empty(identity.numel, dtype=identity.dtype, device="meta")
                 flat = torch.empty(identity.numel, dtype=identity.dtype)
                 with archive.open(entry) as numbers:
                     _fill(flat, numbers, identity.key)
