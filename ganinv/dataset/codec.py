@@ -146,14 +146,21 @@ def _check_size(data: bytes, given: tuple[int, int], expected: tuple[int, int] |
     if expected is not None and given != tuple(expected):
         raise ValueError(f"{tuple(given)} px instead of {tuple(expected)}")
     pixels = given[0] * given[1]
-    scans = data.count(b"\xff\xda") if data[:2] == b"\xff\xd8" else 1
     if pixels > MAX_PIXELS:
         raise ValueError(
             f"{given[1]:,} x {given[0]:,} px, larger than {MAX_PIXELS // 10**6} megapixels; reduce "
             "it first"
         )
-    if pixels * scans > MAX_PIXELS * MAX_SCANS or scans > 1000:
+    most = min(1000, MAX_PIXELS * MAX_SCANS // max(1, pixels))
+    if data[:2] == b"\xff\xd8" and (scans := _scans(data, most)) > most:
         raise ValueError(f"a JPEG of {scans} scans; save it again as a baseline JPEG")
+
+
+def _scans(data: bytes, most: int) -> int:
+    """Marks of a scan in a JPEG; 0 where it has fewer marks of any kind than `most`, which is known
+    in a tenth of the time."""
+    marks = np.count_nonzero(np.frombuffer(data, np.uint8) == 0xFF)
+    return data.count(b"\xff\xda") if marks > most else 0
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -220,16 +220,16 @@ class Reader:
     def _pixels(
         self, sample: int, column: int, extension: Extension, mode: Mode
     ) -> tuple[str, Tensor]:
-        name = self.index.name_of(sample)
+        member = ""
         try:
             member, data = self._member(sample, column)
-            name = f"{name} ({named(member)})"
             pixels = decode(data, extension, mode, self.index.size)
+            if tuple(pixels.shape[1:]) != self.index.size:
+                raise ValueError(f"{tuple(pixels.shape[1:])} px instead of {self.index.size}")
         except Exception as error:  # a broken image ends in any of a dozen kinds; none stops us
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadSample(f"{name}: {reason[:200]}") from error
-        if tuple(pixels.shape[1:]) != self.index.size:
-            raise BadSample(f"{name}: {tuple(pixels.shape[1:])} px instead of {self.index.size}")
+            within = f" ({named(member)})" if member else ""
+            raise BadSample(f"{self.index.name_of(sample)}{within}: {reason[:200]}") from error
         return member.split(".", 1)[0], pixels
 
     def json(self, sample: int) -> dict[str, Any]:
@@ -255,13 +255,7 @@ class Reader:
         data = os.pread(self._file(self.index.shard_of(sample)), HEADER + size, offset - HEADER)
         if len(data) != HEADER + size:
             raise ValueError(f"the tar ends before it ({len(data)} of {HEADER + size} bytes)")
-        try:
-            header = tarfile.TarInfo.frombuf(data[:HEADER], "utf-8", "strict")
-        except tarfile.TarError as error:
-            raise ValueError(f"the tar has something else at its place ({error})") from error
-        if header.size != size:
-            raise ValueError(f"the tar has something else at its place ({named(header.name)})")
-        return header.name, data[HEADER:]
+        return _name_in(data[:HEADER], size), data[HEADER:]
 
     def _file(self, shard: int) -> int:
         if shard in self._files:
@@ -293,6 +287,29 @@ class Reader:
     def __del__(self) -> None:
         """The last user is gone."""
         self.close()
+
+
+def _name_in(header: bytes, size: int) -> str:
+    """The member's name in a tar's header.
+
+    Raises:
+        ValueError: something else stands there, or the header of a file of another size.
+    """
+    check, stated = header[148:156], header[124:136]
+    if (  # as ganinv writes them; read in a quarter of the time that tarfile takes
+        header[257:263] == b"ustar\0"
+        and header[345] == 0
+        and stated == b"%011o\0" % size
+        and check == b"%06o\0 " % (sum(header) - sum(check) + 8 * 32)
+    ):
+        return header[:100].partition(b"\0")[0].decode()
+    try:
+        found = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+    except tarfile.TarError as error:
+        raise ValueError(f"the tar has something else at its place ({error})") from error
+    if found.size != size:
+        raise ValueError(f"the tar has something else at its place ({named(found.name)})")
+    return found.name
 
 
 def shard_faults(folder: Path, shard: int, decode_images: bool) -> list[str]:

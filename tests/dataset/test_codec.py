@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ganinv.dataset.codec import EXTENSIONS, Extension, decode, encode, load, resize
+from ganinv.dataset.codec import EXTENSIONS, Extension, _check_size, decode, encode, load, resize
 
 ROW, COLUMN = np.mgrid[:30, :40]
 PIXELS = np.stack([6 * COLUMN, 8 * ROW, 0 * ROW + 9], 2).astype(np.uint8)  # [30,40,3]
@@ -72,3 +72,26 @@ def test_reduction_is_antialiased() -> None:
     image = Image.fromarray(np.repeat(board[..., None], 3, 2).astype(np.uint8))
     small = resize(image, (16, 16), "crop")
     assert abs(small.astype(int) - 127).max() < 12
+
+
+def test_pixels_stay_as_they_were_decoded() -> None:
+    """A batch of images is channels_last without a pass over their bytes."""
+    images = [
+        decode(encode(np.full((6, 8, 3), grey, np.uint8), "png", 90), "png") for grey in (3, 200)
+    ]
+    batch = torch.stack(images)
+    assert batch.shape == (2, 3, 6, 8) and batch[1].unique().tolist() == [200]
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert images[0].flip(-1).stride() == images[0].stride()
+
+
+@pytest.mark.parametrize("scans", [1, 3, 1001])
+def test_the_scans_of_a_jpeg_are_counted(scans: int) -> None:
+    data = encode(np.zeros((8, 8, 3), np.uint8), "jpg", 90)
+    at = data.index(b"\xff\xda")
+    data = data[:at] + b"\xff\xda" * (scans - 1) + data[at:]
+    if scans <= 1000:
+        _check_size(data, (8, 8), None)
+        return
+    with pytest.raises(ValueError, match="a JPEG of 1001 scans; save it again as a baseline"):
+        decode(data, "jpg")

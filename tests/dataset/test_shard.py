@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import webdataset as wds
 
 from ganinv.core.errors import DataError
-from ganinv.dataset.index import Reader, check_files, read_index
+from ganinv.dataset.index import Reader, _name_in, check_files, read_index
 from ganinv.dataset.shard import Failure, Plan, Sample, write_set
 from tests.dataset.sets import SIZE, Grey, grey_set
 
@@ -165,3 +166,26 @@ def test_a_strange_index_is_refused(tmp_path: Path, change: dict, words: str) ->
     with pytest.raises(DataError, match="index.json cannot be used") as caught:
         read_index(index.folder)
     assert words in str(caught.value)
+
+
+NAMES = ["000001.jpg", "a.source.png", "x" * 99, "d" * 90 + "/" + "y" * 60]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_member_s_name_is_read_as_tarfile_reads_it(name: str) -> None:
+    """Quickly of what ganinv writes, by tarfile of all else; a changed byte is never overlooked."""
+    member = tarfile.TarInfo(name)
+    member.size = 38_000
+    header = member.tobuf(tarfile.USTAR_FORMAT)
+    assert _name_in(header, 38_000) == tarfile.TarInfo.frombuf(header, "utf-8", "strict").name
+    with pytest.raises(ValueError, match="something else at its place"):
+        _name_in(header, 38_001)
+    for at in (0, 100, 124, 130, 135, 148, 153, 257, 344, 345, 511):
+        changed = header[:at] + bytes([header[at] ^ 1]) + header[at + 1 :]
+        try:
+            known = tarfile.TarInfo.frombuf(changed, "utf-8", "strict")
+        except tarfile.TarError:
+            with pytest.raises(ValueError, match="something else at its place"):
+                _name_in(changed, 38_000)
+        else:
+            assert known.size == 38_000 and _name_in(changed, 38_000) == known.name
