@@ -8,7 +8,6 @@ that a run has are fetched, each up to a size, and a checkpoint is compared with
 from __future__ import annotations
 
 import fcntl
-import json
 import re
 import secrets
 import shutil
@@ -23,11 +22,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ganinv.core.errors import ConfigError, RunError, WeightsMissing, explain
-from ganinv.core.safe.io import write_atomic
 from ganinv.run.checkpoint import LAST, PREVIOUS, damage, newest_sound
 from ganinv.run.disk import check_writable
 from ganinv.run.launch import RankInfo, rank_info
-from ganinv.run.ledger import BEST, RANKING, Arrived, Ledger, arrived, read_json
+from ganinv.run.ledger import BEST, RANKING, Arrived, Ledger, arrived
 from ganinv.run.mirror import ALIVE, owner_of, refusal
 from ganinv.run.naming import check_not_in_use, in_use, is_named, new_name
 from ganinv.run.status import MOST_BYTES, NAME, parse_state, read_state
@@ -150,7 +148,6 @@ def _decide(cfg: DictConfig, here: RankInfo, runs: str, name: str) -> dict[str, 
         "folder": str(place.folder),
         "address": place.storage.address,
         "resume": resume,
-        "attempt": secrets.token_hex(8),
         "wandb_id": state.get("wandb_id"),
     }
 
@@ -229,9 +226,8 @@ def _state(storage: Storage, name: str) -> dict[str, Any]:
 # ------------------------------------------------------------------ on this machine
 
 
-def restore(place: Place, resume: str, attempt: str) -> Path | None:
-    """Make a run whole on this machine, and find what it goes on from; every rank calls this, and
-    of those that see one disk the first does it.
+def restore(place: Place, resume: str) -> Path | None:
+    """Make a run whole on this machine, and find what it goes on from; rank 0 calls this.
 
     What this machine wrote last and could not copy any more counts, if nobody else has gone on
     since (and all ranks are of this machine); else it is put aside.
@@ -239,7 +235,6 @@ def restore(place: Place, resume: str, attempt: str) -> Path | None:
     Args:
         place: the run.
         resume: auto, or a checkpoint's path or address.
-        attempt: of all ranks to start this run; the next one has another.
 
     Raises:
         RunError: the store does not answer.
@@ -247,7 +242,7 @@ def restore(place: Place, resume: str, attempt: str) -> Path | None:
     """
     try:
         with _locked(place.folder):
-            found = _once(place, resume == "auto", attempt)
+            found = _restore(place, resume == "auto")
         if resume == "auto":
             return found
         if is_address(resume):
@@ -261,18 +256,6 @@ def restore(place: Place, resume: str, attempt: str) -> Path | None:
             explain(f"resume={resume}", "a checkpoint file", "pass a .ckpt or resume=auto")
         )
     return Path(resume)
-
-
-def _once(place: Place, wanted: bool, attempt: str) -> Path | None:
-    """What the first of the ranks found: later ones may come when files are copied again."""
-    said = place.folder / ".restored.json"
-    known = read_json(said)
-    if not isinstance(known, dict) or known.get("attempt") != attempt:
-        found = _restore(place, wanted)
-        known = {"attempt": attempt, "name": None if found is None else found.name}
-        write_atomic(said, json.dumps(known).encode())
-    name = f"checkpoints/{known.get('name')}"
-    return place.folder / name if CHECKPOINT.fullmatch(name) else None
 
 
 def _restore(place: Place, wanted: bool) -> Path | None:

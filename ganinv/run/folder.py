@@ -87,8 +87,8 @@ def open_run(cfg: DictConfig) -> Run:
     if decision["address"] is not None:
         storage = open_storage(decision["address"], "runs")
         if resume is not None:
-            resume = afar.restore(afar.Place(storage, folder), resume, decision["attempt"])
-            read += [hold(resume)] if resume is not None and rank_info().rank == 0 else []
+            place, asked = afar.Place(storage, folder), resume
+            resume = agree(lambda: _restored(place, asked, read), "restored")["resume"]
     return Run(
         folder=folder,
         resume=None if resume is None else Path(resume),
@@ -150,6 +150,14 @@ def _decide(cfg: DictConfig, here: RankInfo, read: list[Held]) -> dict[str, Any]
         "resume": None if resume is None else str(resume),
         "wandb_id": read_state(folder).get("wandb_id"),
     }
+
+
+def _restored(place: afar.Place, resume: str, read: list[Held]) -> dict[str, Any]:
+    """Where a checkpoint that was kept elsewhere is now; it is appended to `read`."""
+    found = afar.restore(place, resume)
+    if found is not None:
+        read.append(hold(found))
+    return {"resume": None if found is None else str(found)}
 
 
 def _with_id(decision: dict[str, Any]) -> dict[str, Any]:

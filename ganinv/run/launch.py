@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 DECISION = "GANINV_DECISION"  # what rank 0 decided, in the environment of the ranks it starts
+PATIENCE = timedelta(hours=1)  # for rank 0, which may have gigabytes to fetch before it decides
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ def agree(decide: Callable[[], dict[str, Any]], about: str = "decision") -> dict
     if here.world_size == 1:
         return decide()
     if here.rank > 0:
+        store().wait([about], PATIENCE)
         decision = json.loads(store().get(about))
         if "refused" in decision:
             raise ConfigError(f"rank 0 refused the run: {decision['refused']}")

@@ -304,8 +304,8 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
 # ------------------------------------------------------------------ going on
 
 
-def restored(place, folder, attempt="1"):
-    return afar.restore(afar.Place(place, folder), "auto", attempt)
+def restored(place, folder):
+    return afar.restore(afar.Place(place, folder), "auto")
 
 
 def kept(folder, numbers=(1,)):
@@ -329,18 +329,10 @@ def test_a_machine_with_an_empty_disk_gets_what_a_resume_needs(folder, tmp_path)
     assert (new / CHECKPOINTS / LAST).read_bytes() == (folder / CHECKPOINTS / LAST).read_bytes()
     assert (new / "metrics.csv").read_text().startswith("step") and read_state(new)["job"] == "mine"
     names = {path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file()}
-    assert names == {"metrics.csv", "state.json", f"{CHECKPOINTS}/{LAST}", NAME, ".lock",
-                     ".restored.json"}  # fmt: skip
+    assert names == {"metrics.csv", "state.json", f"{CHECKPOINTS}/{LAST}", NAME, ".lock"}
     uploads = Faulty("memory://runs/run")
     Mirror(new, uploads).round(final=True)
     assert not [call for call in uploads.calls if call[0] == "upload"]  # all of it is there
-
-
-def test_later_ranks_of_a_machine_take_what_the_first_found(folder, tmp_path):
-    place, new = kept(folder), tmp_path / "new"
-    first = restored(place, new)
-    place.write(f"{CHECKPOINTS}/{LAST}", b"another content by now")
-    assert restored(place, new) == first and first.is_file()
 
 
 @pytest.mark.parametrize("bytes_left", [0, 100, None])
@@ -369,10 +361,10 @@ def test_what_was_not_copied_is_put_aside_when_another_machine_has_gone_on(folde
     place = kept(folder)
     ours = write_checkpoint(folder / CHECKPOINTS / LAST, 5)
     theirs = folder.parent / "theirs"
-    assert restored(place, theirs, "2")
+    assert restored(place, theirs)
     gone_on = write_checkpoint(theirs / CHECKPOINTS / LAST, 6)
     Mirror(theirs, place).round(final=True)
-    found = restored(place, folder, "3")
+    found = restored(place, folder)
     assert found is not None and found.read_bytes() == gone_on
     (aside,) = folder.glob("not-copied-*/last.ckpt")
     assert aside.read_bytes() == ours and f"kept as {aside}" in capsys.readouterr().out
