@@ -61,8 +61,7 @@ def decode(
     """The bytes of an image file of a shard -> uint8 [3,H,W] RGB, or [1,H,W] of mode L.
 
     In memory it stays as it was decoded, pixel by pixel, and so does a batch of them: that is
-    torch's channels_last, which the networks compute in, and moving the bytes would take a third
-    of the time of decoding them.
+    torch's channels_last, which the networks compute in.
 
     Args:
         data: the file.

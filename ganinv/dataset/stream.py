@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NotRequired
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganinv.core.errors import DataError, explain
@@ -110,17 +111,22 @@ def collate(samples: list[dict[str, Any]]) -> ShardBatch:
     """Samples to a batch; those without an image only leave their reason."""
     good = [sample for sample in samples if "image" in sample]
     batch: ShardBatch = {
-        "image": torch.stack([s["image"] for s in good]) if good else torch.empty(0),
+        "image": stacked([s["image"] for s in good]) if good else torch.empty(0),
         "key": [sample["key"] for sample in good],
         "position": torch.tensor([sample["position"] for sample in good], dtype=torch.int64),
     }
     if good and "source" in good[0]:
-        batch["source"] = torch.stack([sample["source"] for sample in good])
+        batch["source"] = stacked([sample["source"] for sample in good])
     if good and good[0].get("attributes") is not None:
         batch["attributes"] = [sample["attributes"] for sample in good]
     if skipped := [reason for sample in samples for reason in sample["skipped"]]:
         batch["skipped"] = skipped
     return batch
+
+
+def stacked(images: list[Tensor]) -> Tensor:
+    """[C,H,W] each -> [B,C,H,W], in memory pixel by pixel (channels_last), as they were decoded."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 class Loader(DataLoader[Any]):

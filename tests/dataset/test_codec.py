@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from ganinv.dataset.codec import EXTENSIONS, Extension, _check_size, decode, encode, load, resize
+from ganinv.dataset.stream import stacked
 
 ROW, COLUMN = np.mgrid[:30, :40]
 PIXELS = np.stack([6 * COLUMN, 8 * ROW, 0 * ROW + 9], 2).astype(np.uint8)  # [30,40,3]
@@ -79,7 +80,7 @@ def test_pixels_stay_as_they_were_decoded() -> None:
     images = [
         decode(encode(np.full((6, 8, 3), grey, np.uint8), "png", 90), "png") for grey in (3, 200)
     ]
-    batch = torch.stack(images)
+    batch = stacked(images)
     assert batch.shape == (2, 3, 6, 8) and batch[1].unique().tolist() == [200]
     assert batch.is_contiguous(memory_format=torch.channels_last)
     assert images[0].flip(-1).stride() == images[0].stride()
@@ -94,4 +95,4 @@ def test_the_scans_of_a_jpeg_are_counted(scans: int) -> None:
         _check_size(data, (8, 8), None)
         return
     with pytest.raises(ValueError, match="a JPEG of 1001 scans; save it again as a baseline"):
-        decode(data, "jpg")
+        _check_size(data, (8, 8), None)
