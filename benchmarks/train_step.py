@@ -95,7 +95,7 @@ def build(name: str, size: str, fused: bool) -> EncoderMethod:
         encoder=Encoder4Editing(**shared),
         loss=Terms(terms),
         discriminator=lambda w_dim: LatentDiscriminator(w_dim=w_dim, layers=4),
-        optimizer_D=lambda p: torch.optim.Adam(p, lr=2e-5),
+        optimizer_D=lambda p: torch.optim.Adam(p, lr=2e-5, fused=True),
         r1_gamma=10.0,
         r1_every=16,
         progressive_start=None,

@@ -52,49 +52,56 @@ class CodePool(nn.Module):
     """
 
     codes: Tensor
+    count: Tensor
 
     def __init__(self, *, size: int, w_dim: int) -> None:
         super().__init__()
         self.register_buffer("codes", torch.zeros(size, w_dim))
-        self.count = 0  # codes held so far; on the host, so that reading it never waits for a GPU
+        count = torch.zeros((), dtype=torch.int64)  # codes held so far, on the device of the codes
+        self.register_buffer("count", count, persistent=False)
 
-    def query(self, codes: Tensor, seed: int) -> Tensor:
+    def query(self, codes: Tensor, seed: int, skip: Tensor | None = None) -> Tensor:
         """Codes to show to the discriminator in place of those given.
 
         Args:
             codes: [B,D], or [B,S,D], of which one code a sample is drawn at random. Detached.
             seed: the only source of chance.
+            skip: [] bool, whether the pool is to stay as it is after all.
 
         Returns:
             [B,D]. In eval mode the drawn codes themselves, and the pool is not touched.
         """
         codes = codes.detach()
         batch, size = len(codes), len(self.codes)
-        numbers = torch.arange(batch, device=codes.device)
+        number, slot = (torch.arange(n, device=codes.device) for n in (batch, size))
         if codes.ndim == 3:
             row = randint_rows([derive_seed(seed, "row")], codes.shape[1], batch, codes.device)[0]
-            codes = codes[numbers, row]
+            codes = codes[number, row]
         if not self.training:
             return codes
-        taken = min(batch, size - self.count)  # the first ones, while there is room
-        self.codes[self.count : self.count + taken] = codes[:taken]
-        self.count += taken
-        swap = randint_rows([derive_seed(seed, "swap")], 2, batch, codes.device)[0] == 1
-        swap = swap & (numbers >= taken)
+        fills = self.count + number < size  # the first ones, while there is room
+        swaps = randint_rows([derive_seed(seed, "swap")], 2, batch, codes.device)[0] == 1
+        swaps = swaps & ~fills
         place = randint_rows([derive_seed(seed, "place")], size, batch, codes.device)[0]
+        place = torch.where(fills, self.count + number, place)
+        goes = (fills | swaps) & (place == slot[:, None])  # [size,B]: code j goes to slot i
         # In order: a sample may be swapped for one of its own batch, the last that went there.
-        same = swap & (place == place[:, None])  # [B,B]: whether sample j goes where i is to look
-        before = torch.where(same & (numbers < numbers[:, None]), numbers + 1, 0).amax(1)
+        earlier = goes[place] & (number < number[:, None])  # [B,B]
+        before, last = (torch.where(x, number + 1, 0).amax(1) for x in (earlier, goes))  # 0: none
         older = torch.where(before[:, None] > 0, codes[before - 1], self.codes[place])
-        goes = swap & (place == torch.arange(size, device=codes.device)[:, None])  # [size,B]
-        last = torch.where(goes, numbers + 1, 0).amax(1)
-        self.codes.copy_(torch.where(last[:, None] > 0, codes[last - 1], self.codes))
-        return torch.where(swap[:, None], older, codes)
+        held = torch.where(last[:, None] > 0, codes[last - 1], self.codes)
+        count = (self.count + batch).clamp(max=size)
+        if skip is not None:
+            held = torch.where(skip, self.codes, held)
+            count = torch.where(skip, self.count, count)
+        self.codes.copy_(held)
+        self.count.copy_(count)
+        return torch.where(swaps[:, None], older, codes)
 
     def get_extra_state(self) -> int:
         """How much of the pool is filled."""
-        return self.count
+        return int(self.count)
 
     def set_extra_state(self, state: Any) -> None:
         """Restore `count`."""
-        self.count = int(state)
+        self.count.fill_(int(state))

@@ -20,7 +20,7 @@ from ganinv.core.errors import WeightsError
 from ganinv.core.image import to_unit
 from ganinv.core.interface import Batch
 from ganinv.core.seed import derive_seed, randn_rows
-from ganinv.method.players import OptimizerFactory, Players, StepSkipped
+from ganinv.method.players import OptimizerFactory, Players
 
 __all__ = ["Method", "OptimizerFactory"]
 
@@ -76,11 +76,13 @@ class Method(Players):
         """Seed, step, advance the clock."""
         torch.manual_seed(derive_seed(self.seed, "step", self.images_seen, self.global_rank))
         self.values = {}
-        try:
-            self.step(self.images(batch), batch)
-        except StepSkipped:
-            pass  # counted, and told by trainer/guards.py
+        self.skipped.begin()
+        self.step(self.images(batch), batch)
         self.images_seen += self.global_batch(len(batch["key"]))
+
+    def on_train_end(self) -> None:
+        """Whatever trains it, the numbers of skipped steps are right in the end."""
+        self.skipped.read()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """In float32, whatever the run's precision: the best checkpoint is chosen by it."""
@@ -94,6 +96,11 @@ class Method(Players):
     def randn(self, purpose: str, position: Tensor, *shape: int) -> Tensor:
         """N(0,1) [B,*shape]; element i is a function of (seed, purpose, position[i]) alone."""
         return randn_rows(self.seeds(purpose, position), shape, self.device)
+
+    @property
+    def nonfinite(self) -> int:
+        """Steps skipped so far, as of the last log entry, checkpoint or end of the run."""
+        return self.skipped.total
 
     def seeds(self, purpose: str, position: Tensor) -> list[int]:
         """One seed an image of the global stream."""
@@ -113,11 +120,16 @@ class Method(Players):
         return key.split(".", 1)[0] in self._frozen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen networks out; add the clock and what identifies the run."""
+        """Leave the frozen networks out; add the clock and what identifies the run.
+
+        Raises:
+            NotFinite: the run is to end: `SkippedSteps.read`.
+        """
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not self.is_frozen(k)}
+        self.skipped.read()
         checkpoint["images_seen"], checkpoint["nonfinite"] = self.images_seen, self.nonfinite
-        checkpoint["nonfinite_in_a_row"] = dict(self.nonfinite_in_a_row)
+        checkpoint["nonfinite_in_a_row"] = dict(self.skipped.in_a_row)
         checkpoint["ganinv"] = self.provenance
 
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -147,5 +159,6 @@ class Method(Players):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the clock."""
         self.check_checkpoint(checkpoint)
-        self.images_seen, self.nonfinite = checkpoint["images_seen"], checkpoint["nonfinite"]
-        self.nonfinite_in_a_row = dict(checkpoint.get("nonfinite_in_a_row", {}))
+        self.images_seen = checkpoint["images_seen"]
+        in_a_row = checkpoint.get("nonfinite_in_a_row", {})
+        self.skipped.restore(checkpoint["nonfinite"], in_a_row)

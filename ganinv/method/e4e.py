@@ -123,7 +123,8 @@ class E4E(EncoderMethod):
             everyone, mine = self.gather(codes)  # in the order of the stream
             assert isinstance(pool, CodePool)
             seed = derive_seed(self.seed, f"pool of {name} codes", self.images_seen)
-            shown.append(pool.query(everyone, seed)[mine])
+            skip = self.skipped.left_out(everyone.device)
+            shown.append(pool.query(everyone, seed, skip)[mine])
         return shown[0], shown[1]
 
     def loss_D(self, real: Tensor, fake: Tensor) -> Losses:

@@ -141,13 +141,17 @@ class GAN(Method):
     @torch.no_grad()
     def average(self, w_mean: Tensor, batch_size: int) -> None:
         """G_ema <- beta G_ema + (1 - beta) G, with beta = 0.5^(batch / half-life in images);
-        w_avg moves towards the mean w of the step."""
+        w_avg moves towards the mean w of the step; neither moves in a step that is skipped."""
         self.reduce_mean([w_mean])
-        self.G.w_avg.lerp_(w_mean, 1 - self.w_avg_beta)
+        skip = self.skipped.left_out(w_mean.device)
+        w_avg = self.G.w_avg.lerp(w_mean, 1 - self.w_avg_beta)
+        self.G.w_avg.copy_(torch.where(skip, self.G.w_avg, w_avg))
         half_life = min(self.ema_kimg * 1000, self.images_seen * self.ema_rampup)
         beta = 0.5 ** (batch_size / max(half_life, 1e-8))
         ours: list[Tensor] = list(self.G_ema.parameters())
-        torch._foreach_lerp_(ours, list(self.G.parameters()), 1 - beta)
+        way = torch._foreach_sub(list(self.G.parameters()), ours)
+        torch._foreach_mul_(way, torch.where(skip, 0.0, 1 - beta))
+        torch._foreach_add_(ours, way)
         for mine, new in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             mine.copy_(new)
 

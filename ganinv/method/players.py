@@ -13,8 +13,9 @@ players; but for what looks at a batch as a whole: batch normalisation takes its
 micro-batch, whatever `trainer.sync_batchnorm` says, and so does minibatch deviation
 (docs/CLUSTER.md).
 
-A step whose gradient is NaN or Inf ends there: that player and those after it do not move, and the
-players' buffers (running statistics) are put back. Each player counts such steps on its own.
+Where a gradient is NaN or Inf, that player and those after it do not move in this step, and the
+players' buffers (running statistics) are put back. Each player counts such steps on its own. All of
+it is decided on the device (`skipped.py`): a step reads nothing out and waits for nothing.
 
 A backward pass runs outside autocast, so that every operation has the precision of its forward
 one, and second derivatives (gradient penalties) are float32.
@@ -30,16 +31,18 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from ganinv.core.errors import NotFinite
 from ganinv.core.op.dense import full
 from ganinv.loss.term import Losses, total
+from ganinv.method.skipped import SkippedSteps
 from ganinv.optimizer.scale import scale_for_batch
+from ganinv.optimizer.skip import step_unless
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-class StepSkipped(Exception):
-    """A gradient was not finite; the rest of the step is left out."""
+def joined(tensors: list[Tensor]) -> Tensor:
+    """Tensors of one type as one, [N]."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
 class Players(pl.LightningModule):
@@ -49,19 +52,19 @@ class Players(pl.LightningModule):
         micro_batches: parts into which each batch is cut; must divide the batch size.
         clip_norm: largest gradient norm of a player, None for no clipping.
         max_nonfinite: steps in a row in which the gradient of one player may be NaN or Inf (each is
-            skipped and counted) before the run stops.
+            skipped and counted) before the run stops, when the logs are next written.
     """
 
     automatic_optimization = False
+    images_seen: int
 
     def __init__(self, *, micro_batches: int, clip_norm: float | None, max_nonfinite: int) -> None:
         super().__init__()
         self.micro_batches, self.clip_norm = micro_batches, clip_norm
-        self.max_nonfinite, self.nonfinite = max_nonfinite, 0
-        self.nonfinite_in_a_row: dict[str, int] = {}
+        self.skipped = SkippedSteps(most=max_nonfinite)
         self.values: dict[str, Tensor] = {}  # what the last step measured
         self._optimizer_of: dict[str, OptimizerFactory] = {}
-        self._buffers_before: list[Tensor] | None = None
+        self._buffers_before: list[Tensor] = []
 
     def add_player(self, name: str, network: nn.Module, optimizer: OptimizerFactory) -> None:
         """Register a network that this method trains, under the letter its step uses."""
@@ -111,8 +114,8 @@ class Players(pl.LightningModule):
         A value that an earlier pass of the same step measured under the same name is replaced in
         the logs; totals add up.
         """
-        if self._buffers_before is None:
-            self._buffers_before = [buffer.clone() for buffer in self._buffers_of_players()]
+        if not self._buffers_before:
+            self._buffers_before = [joined(group) for group in self._buffers_of_players()]
         prefix = "" if player == "E" else f"{player}/"
         measured: dict[str, Tensor] = {}
         handed_out: list[tuple[Tensor, ...]] = []
@@ -142,41 +145,29 @@ class Players(pl.LightningModule):
             measured[name] = measured[name] + mean if name in measured else mean
 
     def move(self, player: str) -> None:
-        """One optimizer step of `player` down the gradients accumulated so far.
-
-        Raises:
-            NotFinite: this player's gradient was not finite too often in a row.
-        """
-        optimizer, before = self.optimizer_of(player), self._buffers_before
+        """One optimizer step of `player` down the gradients accumulated so far; none if they are
+        NaN or Inf, or those of an earlier move of this step were."""
         parameters = [p for p in getattr(self, player).parameters() if p.grad is not None]
         self.reduce_gradients(parameters)
-        limit = float("inf") if self.clip_norm is None else self.clip_norm
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
-        self.values[f"grad_norm/{player}"] = norm.detach()
-        finite = bool(torch.isfinite(norm))
-        if finite:
-            optimizer.step()
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        self.values[f"grad_norm/{player}"] = norm
+        skip = self.skipped.count(player, norm.isfinite(), self.images_seen)
+        optimizer = self.optimizer_of(player)
+        step_unless(skip, optimizer)
         optimizer.zero_grad(set_to_none=True)
-        self._buffers_before = None
-        if finite:
-            self.nonfinite_in_a_row[player] = 0
-            return
-        with torch.no_grad():
-            for buffer, old in zip(self._buffers_of_players(), before or [], strict=True):
-                buffer.copy_(old)
-        self._count_skipped(player)
+        self._put_back_buffers(skip)
 
-    def _count_skipped(self, player: str) -> None:
-        self.nonfinite += 1
-        count = self.nonfinite_in_a_row.get(player, 0) + 1
-        self.nonfinite_in_a_row[player] = count
-        if count >= self.max_nonfinite:
-            raise NotFinite(
-                f"the gradient of {player} was not finite {count} steps in a row "
-                f"(images seen: {self.images_seen}); expected at most {self.max_nonfinite - 1}. "
-                "To fix: lower optimizer.lr, or set trainer.precision=32-true"
-            )
-        raise StepSkipped
+    def _put_back_buffers(self, skip: Tensor) -> None:
+        """Those of the players, as they were before the passes of this move, where skip holds."""
+        with torch.no_grad():
+            for group, before in zip(self._buffers_of_players(), self._buffers_before, strict=True):
+                kept = torch.where(skip, before, joined(group)).split([b.numel() for b in group])
+                torch._foreach_copy_(
+                    group, [k.view_as(b) for k, b in zip(kept, group, strict=True)]
+                )
+        self._buffers_before = []
 
     @contextmanager
     def _only(self, player: str) -> Iterator[None]:
@@ -189,8 +180,13 @@ class Players(pl.LightningModule):
             for name in self.player_names:
                 getattr(self, name).requires_grad_(True)
 
-    def _buffers_of_players(self) -> list[Tensor]:
-        return [buffer for name in self.player_names for buffer in getattr(self, name).buffers()]
+    def _buffers_of_players(self) -> list[list[Tensor]]:
+        """In groups of one type."""
+        groups: dict[torch.dtype, list[Tensor]] = {}
+        for name in self.player_names:
+            for buffer in getattr(self, name).buffers():
+                groups.setdefault(buffer.dtype, []).append(buffer)
+        return list(groups.values())
 
     # ------------------------------------------------------------------ ranks
 

@@ -15,7 +15,14 @@ v is not divided by its bias correction: (1-beta2^t) stands inside r_t, and eps 
 t counts the steps in which a parameter had a gradient, so that a head of e4e that opens late warms
 up and looks ahead from its own beginning.
 
-Differs from the released code in: tensors with equal t are updated together by torch._foreach_*.
+`found_inf`, set as torch.amp.GradScaler does: where it is 1 on the device, a step moves nothing. It
+counts in t, for the CPU does not know of it.
+
+Differs from the released code in: tensors with equal t are updated together, in one pass over their
+memory: torch's fused Adam at a step so late that its own bias corrections are 1 is
+
+    p <- p - size m / (sqrt(v) + eps)
+    size = lr r_t / (1-beta1^t),  or size = lr / (1-beta1^t) eps with an eps beside which v vanishes
 """
 
 from __future__ import annotations
@@ -26,6 +33,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ganinv.optimizer.skip import laid_out_as
+
+MOVED = ("exp_avg", "exp_avg_sq", "slow_buffer")
+LATE = 1e9  # the step of which beta^t is 0
+FAR = 2.0**40  # an eps beside which sqrt(v) vanishes; times it and over it is exact
 
 
 def rectification(t: int, beta2: float, threshold: float) -> float | None:
@@ -80,6 +93,7 @@ class Ranger(torch.optim.Optimizer):
             weight_decay=weight_decay,
         )
         super().__init__(params, defaults)
+        self._step_supports_amp_scaling = True  # the name that GradScaler asks for
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -105,6 +119,8 @@ class Ranger(torch.optim.Optimizer):
             state["exp_avg"] = torch.zeros_like(p)
             state["exp_avg_sq"] = torch.zeros_like(p)
             state["slow_buffer"] = p.detach().clone()
+        for key in MOVED:  # a checkpoint's may lie otherwise
+            state[key] = laid_out_as(state[key], p)
         state["step"] += 1
         return int(state["step"])
 
@@ -112,27 +128,33 @@ class Ranger(torch.optim.Optimizer):
         """The equations above for parameters of one age."""
         lr, (beta1, beta2) = group["lr"], group["betas"]
         p: list[Tensor] = list(parameters)
-        g = [q.grad for q in parameters if q.grad is not None]
-        m, v, slow = (
-            [self.state[q][key] for q in parameters]
-            for key in ("exp_avg", "exp_avg_sq", "slow_buffer")
-        )
+        g = [laid_out_as(q.grad, q) for q in parameters if q.grad is not None]
+        m, v, slow = ([self.state[q][key] for q in parameters] for key in MOVED)
         for gradient in g:
             if gradient.ndim > 1:
                 gradient.sub_(gradient.mean(tuple(range(1, gradient.ndim)), keepdim=True))
-        torch._foreach_mul_(v, beta2)
-        torch._foreach_addcmul_(v, g, g, 1 - beta2)
-        torch._foreach_mul_(m, beta1)
-        torch._foreach_add_(m, g, alpha=1 - beta1)
-        if group["weight_decay"]:
-            torch._foreach_mul_(p, 1 - lr * group["weight_decay"])
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
         r = rectification(t, beta2, group["N_sma_threshhold"])
-        if r is None:
-            torch._foreach_add_(p, m, alpha=-lr / (1 - beta1**t))
-        else:
-            denominator = torch._foreach_sqrt(v)
-            torch._foreach_add_(denominator, group["eps"])
-            torch._foreach_addcdiv_(p, m, denominator, -lr * r / (1 - beta1**t))
+        size, eps = lr / (1 - beta1**t), group["eps"]
+        size, eps = (size * FAR, FAR) if r is None else (size * r, eps)
+        late = p[0].new_full((), LATE, dtype=torch.float32)
+        decay = group["weight_decay"] * lr / size if size else 0.0  # scaled by lr, not by size
+        torch._fused_adamw_(
+            p, g, m, v, [], [late] * len(p), lr=size, beta1=beta1, beta2=beta2, eps=eps,
+            weight_decay=decay, amsgrad=False, maximize=False, found_inf=found_inf,
+        )  # fmt: skip
         if t % group["k"] == 0:
-            torch._foreach_lerp_(slow, p, group["alpha"])
+            self._look_ahead(p, slow, group["alpha"], found_inf)
+
+    @staticmethod
+    def _look_ahead(p: list[Tensor], slow: list[Tensor], alpha: float, skip: Tensor | None) -> None:
+        """slow <- slow + alpha (p - slow), p <- slow; neither where skip is 1."""
+        if skip is None:
+            torch._foreach_lerp_(slow, p, alpha)
             torch._foreach_copy_(p, slow)
+            return
+        way = torch._foreach_sub(p, slow)
+        torch._foreach_mul_(way, alpha * (1 - skip))
+        torch._foreach_add_(slow, way)
+        torch._foreach_mul_(p, skip)
+        torch._foreach_add_(p, torch._foreach_mul(slow, 1 - skip))

@@ -52,7 +52,7 @@ def restore_config_hparams(optimizer: torch.optim.Optimizer) -> None:
     """Let the config's numbers count, not those that a checkpoint brought along: a resumed run may
     have another batch, or another rate."""
     for group in optimizer.param_groups:
-        for name in SCALED:
+        for name in (*SCALED, "fused"):
             if name in optimizer.defaults:
                 group[name] = optimizer.defaults[name]
         if "initial_lr" in group:

@@ -88,7 +88,8 @@ def build_trainer(
     strategy: Any = "auto"
     callbacks: list[pl.Callback] = [
         Optimizers(batch_size=batch_size, reference_batch_size=reference_batch_size),
-        KeepNotFinite(run_dir=run_dir),  # saves before WatchdogCallback lets the other ranks go
+        # saves before WatchdogCallback lets the other ranks go
+        KeepNotFinite(run_dir=run_dir, every=log_every_images),
     ]
     if several:
         _check_not_a_sweep(per_node)

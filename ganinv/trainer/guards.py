@@ -15,6 +15,7 @@ from ganinv.core.errors import NotFinite, RunError, explain
 from ganinv.method.base import Method
 from ganinv.run.logs import print_to_terminal
 from ganinv.trainer.batch_norm import SyncBatchNorm2d
+from ganinv.trainer.callbacks import due, step_images
 
 
 def shared_tensors(method: Method) -> Iterator[tuple[str, Tensor]]:
@@ -98,27 +99,52 @@ class KeepNotFinite(pl.Callback):
     `nonfinite-<images seen>-rank<N>.pt` with `batch`, `values`, `images_seen` and `rank`, for
     `torch.load(..., weights_only=True)`.
 
+    Whether they do is known on the device alone, until the counts are read: with each log entry,
+    checkpoint and validation. The batch is the one at which they were.
+
     Args:
         run_dir: the run's folder.
+        every: images between two log entries.
     """
 
-    def __init__(self, *, run_dir: Path) -> None:
-        self.run_dir = run_dir
+    def __init__(self, *, run_dir: Path, every: int) -> None:
+        self.run_dir, self.every = run_dir, every
         self._batch: Any = None
+        self._seen = 0  # images, before this batch
         self._skipped = 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the batch until the step is over."""
-        self._batch = batch
+        """Keep the batch until the next one."""
+        assert isinstance(pl_module, Method)
+        self._batch, self._seen = batch, pl_module.images_seen
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        """Log the steps that were skipped."""
-        self._batch = None
+        """Read the counts when a log entry is due."""
         assert isinstance(pl_module, Method)
+        seen = pl_module.images_seen
+        if due(seen, seen - step_images(trainer), self.every):
+            self._read(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the counts, if steps came before."""
+        self._read(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the counts, before the run is called finished."""
+        self._read(trainer, pl_module)
+
+    def _read(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the steps that were skipped.
+
+        Raises:
+            NotFinite: `SkippedSteps.read`.
+        """
+        assert isinstance(pl_module, Method)
+        pl_module.skipped.read()
         if pl_module.nonfinite > self._skipped and trainer.is_global_zero:
             print_to_terminal(
                 f"a step before {pl_module.images_seen / 1000:.2f} kimg was skipped: its gradient "
@@ -144,9 +170,8 @@ class KeepNotFinite(pl.Callback):
         )
         if finite and rank > 0 and guilty:
             return
-        seen = pl_module.images_seen
-        path = self.run_dir / f"nonfinite-{seen:09d}-rank{rank}.pt"
-        content = {"batch": _plain(self._batch), "values": values, "images_seen": seen}
+        path = self.run_dir / f"nonfinite-{self._seen:09d}-rank{rank}.pt"
+        content = {"batch": _plain(self._batch), "values": values, "images_seen": self._seen}
         torch.save(content | {"rank": rank, "reason": str(exception)}, path)
         print_to_terminal(f"The batch and its losses: {path}")
 

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from ganinv.core.errors import ConfigError, explain
 from ganinv.method.base import Method
 from ganinv.optimizer.scale import restore_config_hparams
+from ganinv.optimizer.skip import settle_states
 
 log = logging.getLogger(__name__)
 
@@ -56,3 +57,4 @@ class Optimizers(pl.Callback):
         """After a checkpoint has been read."""
         for optimizer in trainer.optimizers:
             restore_config_hparams(optimizer)
+            settle_states(optimizer)

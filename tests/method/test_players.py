@@ -107,12 +107,30 @@ def test_a_backward_pass_runs_outside_autocast() -> None:
 
 
 @pytest.mark.parametrize("player", ["E", "D"])
-def test_a_player_that_alone_is_broken_ends_the_run(player: str) -> None:
+@pytest.mark.parametrize("broken", [range(100), (0, 2, 4)])
+def test_a_player_that_alone_is_broken_ends_the_run(player: str, broken: Any) -> None:
+    """When the counts are read: at the latest in the end, and also if it has recovered."""
     pair = Pair()
-    pair.broken[player] = range(100)
-    with pytest.raises(NotFinite, match=f"the gradient of {player} was not finite 3 steps in a ro"):
-        fit(pair, steps=9)
-    assert pair.images_seen == 2 * 2
+    pair.broken[player] = broken
+    said = rf"the gradient of {player} was not finite 3 steps in a row \(images seen: 4\)"
+    with pytest.raises(NotFinite, match=said):
+        fit(pair, steps=5)
+
+
+def test_counts_are_those_of_the_last_reading() -> None:
+    """A step reads none; what was counted before a resume goes on."""
+    pair, seen = Pair(), []
+    pair.skipped.restore(7, {"E": 2})
+    pair.broken["E"] = (2,)
+    pair.on_train_batch_end = lambda *_: seen.append(pair.nonfinite)  # type: ignore[method-assign]
+    fit(pair, steps=2)
+    assert seen == [7, 7] and pair.nonfinite == 8
+    assert pair.skipped.in_a_row == {"E": 1, "D": 0}
+    with pytest.raises(NotFinite, match=r"of E was not finite 3 steps in a row \(images seen: 0"):
+        again = Pair()
+        again.skipped.restore(7, {"E": 2})
+        again.broken["E"] = (0,)
+        fit(again)
 
 
 def test_steps_in_a_row_are_counted_for_each_player() -> None:
@@ -121,7 +139,7 @@ def test_steps_in_a_row_are_counted_for_each_player() -> None:
     pair.broken = {"E": (0, 2, 6), "D": (4,)}
     fit(pair, steps=5)
     assert pair.nonfinite == 4 and pair.images_seen == 10
-    assert pair.nonfinite_in_a_row == {"E": 0, "D": 0}
+    assert pair.skipped.in_a_row == {"E": 0, "D": 0}
 
 
 def test_a_skipped_step_moves_nothing_after_it_and_no_running_statistic() -> None:
