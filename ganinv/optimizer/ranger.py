@@ -104,21 +104,26 @@ class Ranger(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             by_age: dict[int, list[nn.Parameter]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_age.setdefault(self._age(p), []).append(p)
+            moving = [p for p in group["params"] if p.grad is not None]
+            self._begin([p for p in moving if not self.state[p]])
+            for p in moving:
+                by_age.setdefault(self._age(p), []).append(p)
             for t, parameters in by_age.items():
                 self._update(group, t, parameters)
         return loss
 
+    def _begin(self, parameters: list[nn.Parameter]) -> None:
+        """Make the states of parameters that take their first step."""
+        for p in parameters:
+            self.state[p] = {"step": 0} | {key: torch.empty_like(p) for key in MOVED}
+        if parameters:
+            m, v, slow = ([self.state[p][key] for p in parameters] for key in MOVED)
+            torch._foreach_zero_(m + v)
+            torch._foreach_copy_(slow, list[Tensor](parameters))
+
     def _age(self, p: nn.Parameter) -> int:
-        """Count this step; a parameter's first one makes its state."""
+        """Count this step."""
         state = self.state[p]
-        if not state:
-            state["step"] = 0
-            state["exp_avg"] = torch.zeros_like(p)
-            state["exp_avg_sq"] = torch.zeros_like(p)
-            state["slow_buffer"] = p.detach().clone()
         for key in MOVED:  # a checkpoint's may lie otherwise
             state[key] = laid_out_as(state[key], p)
         state["step"] += 1

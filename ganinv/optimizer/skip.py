@@ -2,7 +2,8 @@
 
 `skip` [] is what GradScaler calls found_inf: 1 where a gradient is NaN or Inf. An optimizer that
 takes it, torch's fused ones and Ranger, then moves neither weights nor moments, without the CPU
-ever knowing. For any other the number is read, and the CPU waits for the device at every step.
+ever knowing. For any other the number is read, and the CPU waits for the device at every step; so
+it is on Apple's GPUs, whose fused kernels take the number and do not look at it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch import Tensor
 def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """Whether its `step` reads `found_inf`, as torch.amp.GradScaler asks its optimizers."""
     known = getattr(optimizer, "_step_supports_amp_scaling", False)
-    return bool(known) and all(group.get("fused", True) for group in optimizer.param_groups)
+    groups = optimizer.param_groups
+    devices = {p.device.type for group in groups for p in group["params"]}
+    return bool(known) and "mps" not in devices and all(g.get("fused", True) for g in groups)
 
 
 def step_unless(skip: Tensor, optimizer: Any) -> None:

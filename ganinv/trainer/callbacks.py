@@ -68,8 +68,7 @@ class StopAndValidate(pl.Callback):
         assert isinstance(pl_module, Method)
         caught = self.caught or 0
         if trainer.world_size > 1:
-            numbers = torch.tensor(caught, device=trainer.strategy.root_device)
-            caught = int(trainer.strategy.reduce(numbers, reduce_op="max"))
+            caught = trainer.strategy.largest(caught)  # type: ignore[attr-defined]
         pl_module.interrupted = caught
         if caught:
             trainer.limit_val_batches = 0  # whoever sent the signal will not wait for a validation

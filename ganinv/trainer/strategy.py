@@ -66,6 +66,7 @@ class Replicas(DDPStrategy):
     """
 
     watch: RankWatchdog
+    cpus: Any  # a group of the same ranks, for what their CPUs know
 
     def __init__(self, *, timeout: timedelta, **rest: Any) -> None:
         super().__init__(
@@ -101,6 +102,7 @@ class Replicas(DDPStrategy):
             )
             if backend == "nccl":
                 atexit.register(_leave)
+        self.cpus = dist.new_group(backend="gloo", timeout=self._timeout)
         super().setup_distributed()
 
     def configure_ddp(self) -> None:
@@ -151,6 +153,14 @@ class Replicas(DDPStrategy):
         """The mean or sum of a tensor over all ranks."""
         with self.watch.meeting():
             return super().reduce(tensor, group, reduce_op)
+
+    def largest(self, number: int) -> int:
+        """The largest of all ranks' numbers, which their CPUs tell one another: no GPU is waited
+        for."""
+        found = torch.tensor(number)
+        with self.watch.meeting():
+            dist.all_reduce(found, dist.ReduceOp.MAX, group=self.cpus)
+        return int(found)
 
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
         """The tensors of all ranks, [N,...]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ganinv.config.build import build_method
 from ganinv.config.instantiate import instantiate
 from ganinv.method.base import Method
+from ganinv.trainer.callbacks import StopAndValidate
 from tests.method.curves import batches
 from tests.runs import METHODS, composed, overrides, plain_overrides
 
@@ -99,6 +101,17 @@ def test_a_step_waits_for_nothing_and_uploads_seeds_alone(
 def test_nor_does_a_task_that_changes_images(task: str, assets: Any, meta_like_a_gpu: None) -> None:
     built, _alone = on_meta("psp", assets[0], f"task={task}")
     assert take_a_step(built).bytes <= 8 * 8 * 4
+
+
+def test_nor_do_ranks_that_ask_one_another_for_signals() -> None:
+    """After each step; the numbers that their CPUs know never are on the device."""
+    strategy = SimpleNamespace(
+        root_device=torch.device("meta"), largest=lambda n: max(n, 15), reduce=lambda x, **_: x
+    )
+    trainer: Any = SimpleNamespace(world_size=2, strategy=strategy, should_stop=False)
+    method = Method(seed=0, micro_batches=1, clip_norm=None, max_nonfinite=1)
+    StopAndValidate(max_images=8, val_every=8).on_train_batch_end(trainer, method)
+    assert trainer.should_stop and method.interrupted == 15 and trainer.limit_val_batches == 0
 
 
 def test_a_read_out_and_a_waiting_copy_are_seen(assets: Any, meta_like_a_gpu: None) -> None:

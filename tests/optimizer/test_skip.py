@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,6 +64,15 @@ def test_a_step_that_is_left_out_moves_nothing(name: str) -> None:
         same = all(torch.equal(a, b) for a, b in zip(before, after[: len(before)], strict=True))
         assert same == broken and all(value.isfinite().all() for value in after)
         assert not hasattr(optimizer, "found_inf")  # of that step alone
+
+
+def test_apple_s_gpus_take_the_number_and_do_not_look_at_it() -> None:
+    """Their fused kernels would move weights by NaN: the number is read there."""
+    optimizer = TAKING["ranger"](parameters())
+    there = SimpleNamespace(device=torch.device("mps"))
+    assert takes_found_inf(optimizer)
+    optimizer.param_groups[0]["params"].append(there)
+    assert not takes_found_inf(optimizer)
 
 
 @pytest.mark.parametrize("name", TAKING)
