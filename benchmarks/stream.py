@@ -7,9 +7,9 @@ PNG, torchvision's Resize(256), RandomHorizontalFlip, ToTensor and Normalize fol
 same images, written once by `ganinv shard --size 256`, through the real training stream: order,
 pread, JPEG decoding, mirroring, collation into uint8 batches; `to_unit` on the CPU is timed too,
 though it belongs on the device. The bare decoder is given the same files in memory and its pixels
-are thrown away: the rest is what the stream costs. All run in this process on one thread; seconds
-are CPU seconds, so another job on the machine does not change the ratios. The PNGs are smooth
-random fields with noise, of FFHQ's size in bytes.
+are thrown away: the rest is what the stream costs. All run in this process on one thread, in turn,
+and the medians of the rounds count; seconds are CPU seconds, so that another job on the machine
+changes the ratios little. The PNGs are smooth random fields with noise, of FFHQ's size in bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import time
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import simplejpeg
@@ -114,7 +115,8 @@ def main() -> None:
     """Measure all in one run, print, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--batches", type=int, default=200)
+    parser.add_argument("--batches", type=int, default=100, help="of a round")
+    parser.add_argument("--rounds", type=int, default=5, help="of all four, one after the other")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/stream.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -123,27 +125,34 @@ def main() -> None:
         pngs.mkdir()
         png_mb = write_pngs(pngs, args.images)
         jpg_kb = write_shards(pngs, out)
-        usual = usual_rate(pngs)
-        bare = bare_rate(out, args.batches * BATCH)
-        ours = our_rate(out, args.batches, floats=False)
-        with_floats = our_rate(out, args.batches, floats=True)
+        rounds = [
+            (
+                usual_rate(pngs),
+                bare_rate(out, args.batches * BATCH),
+                our_rate(out, args.batches, floats=False),
+                our_rate(out, args.batches, floats=True),
+            )
+            for _ in range(args.rounds)
+        ]
+    usual, bare, ours, with_floats = (median(rates) for rates in zip(*rounds, strict=True))
+    share = median(r[2] / r[1] for r in rounds)
+    ratio, ratio_with_floats = (median(r[i] / r[0] for r in rounds) for i in (2, 3))
     result = {
         "usual_images_per_cpu_second": round(usual, 1),
         "bare_decoder_images_per_cpu_second": round(bare, 1),
         "ours_images_per_cpu_second": round(ours, 1),
         "ours_with_floats_on_the_cpu": round(with_floats, 1),
-        "share_of_the_bare_decoder": round(ours / bare, 3),
-        "ratio": round(ours / usual, 1),
-        "ratio_with_floats_on_the_cpu": round(with_floats / usual, 1),
+        "share_of_the_bare_decoder": round(share, 3),
+        "ratio": round(ratio, 1),
+        "ratio_with_floats_on_the_cpu": round(ratio_with_floats, 1),
+        "rounds": args.rounds,
         "png_mb": round(png_mb, 2),
         "jpg_kb": round(jpg_kb, 1),
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
     }
     print(f"usual loader  {usual:8.1f} images/s a core (1024-px PNG of {png_mb:.2f} MB)")
-    print(
-        f"bare decoder  {bare:8.1f} images/s a core, of which the stream reaches {ours / bare:.0%}"
-    )
+    print(f"bare decoder  {bare:8.1f} images/s a core; the stream reaches {share:.0%} of it")
     print(f"ganinv stream {ours:8.1f} images/s a core (256-px JPEG of {jpg_kb:.1f} kB), uint8")
     print(f"  and floats  {with_floats:8.1f} images/s a core, made on the CPU")
     print(f"ratio {result['ratio']}x, with floats {result['ratio_with_floats_on_the_cpu']}x")
