@@ -118,7 +118,7 @@ def test_every_generator_alone(tmp_path, name):
         assert (call(wp) - expected).abs().max() <= 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @torch.inference_mode()
 def test_restyle_s_passes_in_one_graph():
     with torch.inference_mode(False):

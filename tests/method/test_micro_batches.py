@@ -63,6 +63,7 @@ def test_two_micro_batches_are_one_batch_but_for_batch_statistics(assets):
     assert difference("gan", "D", False, assets[0]) > 1e-4
 
 
+@pytest.mark.nightly
 def test_synchronised_batch_norm_does_not_mend_micro_batches(assets, one_process_group):
     """It joins ranks; each micro-batch is still normalised by itself."""
     network = torch.nn.Sequential(nn.BatchNorm2d(3))

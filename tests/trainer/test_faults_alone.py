@@ -154,9 +154,8 @@ def test_losses_that_stay_infinite_stop_the_run_with_the_batch_saved(assets, tmp
     """On rank 1 alone, where no term shows it: both ranks' batches are there, readable without
     running code."""
     arguments = [*plain_overrides("psp", *assets), "dataset.batch_size=2", "method.max_nonfinite=2"]
-    arguments.append("trainer.devices=2")
     folder = tmp_path / "run"
-    out = launch(arguments, folder, 1, fault="not-finite inf 99:1:8")
+    out = launch_ready(arguments, folder, 1, fault="not-finite inf 99:1:8", ranks=2)
     assert "NotFinite: the gradient of E was not finite 2 steps in a row" in out
     for rank in (0, 1):
         saved = folder / f"nonfinite-000000012-rank{rank}.pt"
