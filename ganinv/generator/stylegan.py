@@ -126,7 +126,7 @@ class SynthesisLayer(nn.Module):
     def modulate(self, x: Tensor, w: Tensor) -> Tensor:
         """Instance norm, then scale and shift by the style (AdaIN)."""
         s0, s1 = self.affine(w)[:, :, None, None].chunk(2, dim=1)
-        return (F.instance_norm(full(x), eps=1e-8) * (s0 + 1) + s1).to(x.dtype)
+        return torch.addcmul(s1, F.instance_norm(full(x), eps=1e-8), s0 + 1).to(x.dtype)
 
 
 class ToRGB(nn.Module):

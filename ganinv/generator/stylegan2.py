@@ -28,7 +28,16 @@ from torch import Tensor, nn
 
 from ganinv.core.interface import Noise
 from ganinv.core.latent import num_ws
-from ganinv.core.op import Dense, bias_act, full, modulated_conv2d, setup_filter, upsample2d
+from ganinv.core.op import (
+    Dense,
+    Scaled,
+    bias_act,
+    full,
+    mix_channels,
+    modulated_layer,
+    setup_filter,
+    upsample2d,
+)
 from ganinv.generator.per_image import NoiseMaps, check_noise, random_maps, synthesize_changed
 
 
@@ -128,7 +137,11 @@ class MappingNetwork(nn.Module):
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated 3x3 convolution, noise, bias, leaky ReLU: x [B,Ci,h,h], w [B,D] -> [B,Co,R,R]."""
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU: x [B,Ci,h,h], w [B,D] -> [B,Co,R,R].
+
+    x and the result are `Scaled`: what a layer multiplies by last, the next one multiplies with its
+    style.
+    """
 
     resample_filter: Tensor
     noise_const: Tensor
@@ -145,14 +158,13 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("resample_filter", setup_filter())
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
-    def forward(self, x: Tensor, w: Tensor, noise: NoiseSource) -> Tensor:
+    def forward(self, x: Scaled, w: Tensor, noise: NoiseSource) -> Scaled:
         """One layer; the noise map is added before the bias."""
-        x = modulated_conv2d(
-            x, self.weight, self.affine(w), f=self.resample_filter, up=self.up, fused=self.fused
-        )
-        if (noise_map := noise.map(self.noise_const, x)) is not None:
-            x = x + (noise_map * self.noise_strength).to(x.dtype)
-        return bias_act(x, self.bias, "lrelu", clamp=self.clamp)
+        noise_map = noise.map(self.noise_const, x.u)
+        return modulated_layer(
+            x, self.weight, self.affine(w), self.bias, noise_map, self.noise_strength,
+            f=self.resample_filter, up=self.up, fused=self.fused, clamp=self.clamp,
+        )  # fmt: skip
 
 
 class ToRGB(nn.Module):
@@ -162,17 +174,19 @@ class ToRGB(nn.Module):
         self, channels: int, img_channels: int, *, w_dim: int, clamp: float | None
     ) -> None:
         super().__init__()
-        self.clamp, self.fused = clamp, False
+        self.clamp = clamp
         self.affine = Dense(w_dim, channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(img_channels, channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(img_channels))
         self.gain = 1 / math.sqrt(channels)
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """The image is summed over resolutions, so it is returned in float32."""
+    def forward(self, x: Scaled, w: Tensor) -> Tensor:
+        """The style is a factor of the small weight. The image is summed over resolutions, so it is
+        returned in float32."""
         styles = self.affine(w) * self.gain
-        x = modulated_conv2d(x, self.weight, styles, demodulate=False, fused=self.fused)
-        return bias_act(full(x), self.bias, clamp=self.clamp)
+        styles = styles if x.scale is None else styles * x.scale
+        weight = (self.weight[:, :, 0, 0] * styles[:, None]).to(x.u.dtype)  # [B,3,C]
+        return bias_act(full(mix_channels(x.u, weight)), self.bias, clamp=self.clamp)
 
 
 class SynthesisBlock(nn.Module):
@@ -201,15 +215,16 @@ class SynthesisBlock(nn.Module):
         self.conv1 = SynthesisLayer(co, co, up=1, **layer)
         self.torgb = ToRGB(co, img_channels, w_dim=w_dim, clamp=clamp)
 
-    def enter(self, x: Tensor | None, w: Tensor, noise: NoiseSource) -> Tensor:
+    def enter(self, x: Scaled | None, w: Tensor, noise: NoiseSource) -> Scaled:
         """The map that conv1 reads: the constant (b4) or the up-convolved x with style w."""
         if x is None:
-            return self.const.unsqueeze(0).expand(w.shape[0], -1, -1, -1)
-        return self.conv0(x, w, noise)
+            return Scaled(self.const.unsqueeze(0).expand(w.shape[0], -1, -1, -1))
+        made: Scaled = self.conv0(x, w, noise)
+        return made
 
     def finish(
-        self, x: Tensor, image: Tensor | None, w1: Tensor, w_rgb: Tensor, noise: NoiseSource
-    ) -> tuple[Tensor, Tensor]:
+        self, x: Scaled, image: Tensor | None, w1: Tensor, w_rgb: Tensor, noise: NoiseSource
+    ) -> tuple[Scaled, Tensor]:
         """conv1 with style w1, then image = upsample(image) + torgb(x, w_rgb)."""
         x = self.conv1(x, w1, noise)
         rgb = self.torgb(x, w_rgb)
@@ -288,7 +303,8 @@ class SynthesisNetwork(nn.Module):
         start = 4 if f is None else self._block_of(f)
         for r in self.block_sizes[self.block_sizes.index(start) :]:
             block, k = getattr(self, f"b{r}"), 2 * int(math.log2(r))
-            x = f if f is not None and r == start else block.enter(x, wp[:, max(k - 5, 0)], source)
+            given = f if r == start else None
+            x = Scaled(given) if given is not None else block.enter(x, wp[:, max(k - 5, 0)], source)
             x, image = block.finish(x, image, wp[:, k - 4], wp[:, k - 3], source)
         assert image is not None
         return image
@@ -364,7 +380,7 @@ class StyleGAN2Generator(nn.Module):
         return self.mapping.w_avg
 
     def set_fused(self, fused: bool) -> None:
-        """Choose the form of every modulated convolution (`core/op/modulated_conv.py`)."""
+        """Choose the form of every modulated 3x3 convolution (`core/op/modulated_conv.py`)."""
         for module in self.modules():
-            if isinstance(module, SynthesisLayer | ToRGB):
+            if isinstance(module, SynthesisLayer):
                 module.fused = fused

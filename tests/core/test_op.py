@@ -5,7 +5,17 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganinv.core.op import bias_act, conv2d_resample, modulated_conv2d, setup_filter, upfirdn2d
+from ganinv.core.op import (
+    Scaled,
+    bias_act,
+    conv2d_resample,
+    mix_channels,
+    modulated_conv2d,
+    modulated_layer,
+    noisy_lrelu,
+    setup_filter,
+    upfirdn2d,
+)
 
 
 def upfirdn2d_by_definition(x, f, up, down, padding, gain):
@@ -86,6 +96,89 @@ def test_fused_and_unfused_agree_with_gradients(up, demodulate):
         outputs.append((y, *torch.autograd.grad(y.square().sum(), inputs)))
     for fused_value, value in zip(*outputs, strict=True):
         torch.testing.assert_close(value, fused_value, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("each", [True, False])
+def test_bias_and_noise_are_added_in_either_layout(layout, each):
+    y = torch.randn(3, 4, 6, 5, dtype=torch.float64).to(memory_format=layout)
+    bias, strength = torch.randn(2, 3, 4, dtype=torch.float64)
+    noise = torch.randn((3, 1, 6, 5) if each else (6, 5), dtype=torch.float64)
+    lrelu = torch.nn.LeakyReLU(0.2)
+    found = noisy_lrelu(y, bias, noise, strength)
+    noisy = y + bias[..., None, None] + strength[..., None, None] * noise
+    torch.testing.assert_close(found, lrelu(noisy))
+    assert found.is_contiguous(memory_format=layout)
+    found = noisy_lrelu(y, bias, None, strength)
+    torch.testing.assert_close(found, lrelu(y + bias[..., None, None]))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_kernel_an_image_in_either_layout(layout):
+    x = torch.randn(3, 4, 6, 5, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    weight = torch.randn(3, 2, 4, dtype=torch.float64)
+    found = mix_channels(x, weight)
+    torch.testing.assert_close(found, torch.einsum("bchw,bkc->bkhw", x, weight))
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    assert found.is_contiguous(memory_format=layout)
+    assert gradient.is_contiguous(memory_format=layout)
+
+
+def layer_inputs():
+    """x and its scale, weight, styles, bias, noise, strength, in float64."""
+    shapes = ((3, 4, 6, 6), (3, 4), (5, 4, 3, 3), (3, 4), (5,), (3, 1, 12, 12), ())
+    torch.manual_seed(0)
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("clamp", [None, 0.8])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_layer_is_its_steps_one_after_the_other(fused, clamp, noisy):
+    """With the gradients of all that goes in."""
+    x, scale, weight, styles, bias, noise, strength = layer_inputs()
+    f, more = setup_filter().double(), {"up": 2, "fused": fused, "clamp": clamp}
+    made = modulated_layer(
+        Scaled(x, scale), weight, styles, bias, noise if noisy else None, strength, f=f, **more
+    )
+    y = modulated_conv2d(x * scale[:, :, None, None], weight, styles, f=f, up=2)
+    plain = bias_act(y + noise * strength if noisy else y, bias, "lrelu", clamp=clamp)
+    torch.testing.assert_close(made.whole(), plain)
+    inputs = (x, scale, weight, styles, bias, *((noise, strength) if noisy else ()))
+    ours, own = (torch.autograd.grad(z.square().sum(), inputs) for z in (made.whole(), plain))
+    for gradient, expected in zip(ours, own, strict=True):
+        torch.testing.assert_close(gradient, expected)
+
+
+class Passes(TorchDispatchMode):
+    """The operators that go over a map of at least so many numbers."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.names = size, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        big = any(isinstance(x, torch.Tensor) and x.numel() >= self.size for x in (*args, out))
+        if big and not any(
+            r.alias_info and not r.alias_info.is_write for r in func._schema.returns
+        ):
+            self.names.append(func.__name__.split(".")[0])
+        return out
+
+
+def test_a_layer_passes_over_its_maps_as_seldom_as_the_module_says():
+    """Scale, convolution, bias and noise, activation; the next layer's scale takes the rest."""
+    x = torch.randn(2, 16, 32, 32).to(memory_format=torch.channels_last)
+    weight = torch.randn(16, 16, 3, 3).to(memory_format=torch.channels_last)
+    styles, bias, noise = torch.randn(2, 16), torch.randn(16), torch.randn(32, 32)
+    with Passes(x.numel()) as passes:
+        made = modulated_layer(
+            Scaled(x, styles), weight, styles, bias, noise, torch.ones(()),
+            f=setup_filter(), up=1, fused=False, clamp=None,
+        )  # fmt: skip
+        made.times(styles)
+    assert passes.names == ["mul", "convolution", "baddbmm", "leaky_relu_", "mul"]
 
 
 class WeightGradients(TorchDispatchMode):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ganinv.core.latent import repeat_w, truncate
-from ganinv.core.op import upsample2d
+from ganinv.core.op import Scaled, upsample2d
 from ganinv.generator.stylegan2 import NoiseSource, StyleGAN2Generator, SynthesisLayer, ToRGB
 from tests.core.test_op import WeightGradients
 from tests.golden_tools import case
@@ -117,7 +117,7 @@ def test_a_feature_taken_from_a_pass_gives_the_image_back(tiny):
     wp = torch.randn(2, tiny.num_ws, 8)
     taken = {}
     hooks = [
-        tiny.synthesis.b8.conv0.register_forward_hook(lambda m, i, o: taken.update(f=o)),
+        tiny.synthesis.b8.conv0.register_forward_hook(lambda m, i, o: taken.update(f=o.whole())),
         tiny.synthesis.b4.torgb.register_forward_hook(lambda m, i, o: torch.zeros_like(o)),
     ]
     without_coarse_rgb = tiny.synthesis(wp)
@@ -133,7 +133,7 @@ def test_a_feature_and_the_dropped_rgb_are_the_whole_image(tiny):
     wp, taken = torch.randn(2, tiny.num_ws, 8), {}
     blocks = tiny.synthesis
     hooks = [
-        blocks.b8.conv0.register_forward_hook(lambda m, i, o: taken.update(f=o)),
+        blocks.b8.conv0.register_forward_hook(lambda m, i, o: taken.update(f=o.whole())),
         blocks.b4.torgb.register_forward_hook(lambda m, i, o: taken.update(rgb=o)),
     ]
     image = tiny.synthesis(wp)
@@ -178,11 +178,10 @@ def test_the_clamp_is_nvidia_s_on_what_leaves_the_layer():
     layer = SynthesisLayer(2, 2, w_dim=4, resolution=8, up=1, clamp=256.0)
     layer.bias.data = torch.tensor([1000.0, -1000.0])  # far beyond what the convolution adds
     source = NoiseSource("none", None)
-    out = layer(torch.randn(1, 2, 8, 8), torch.randn(1, 4), source)
+    out = layer(Scaled(torch.randn(1, 2, 8, 8)), torch.randn(1, 4), source).whole()
     assert torch.equal(out[:, 0], torch.full((1, 8, 8), 256.0))
     assert torch.equal(out[:, 1], torch.full((1, 8, 8), -256.0))
     rgb = ToRGB(2, 3, w_dim=4, clamp=256.0)
     rgb.bias.data.fill_(1000.0)
-    assert torch.equal(
-        rgb(torch.randn(1, 2, 8, 8), torch.randn(1, 4)), torch.full((1, 3, 8, 8), 256.0)
-    )
+    image = rgb(Scaled(torch.randn(1, 2, 8, 8)), torch.randn(1, 4))
+    assert torch.equal(image, torch.full((1, 3, 8, 8), 256.0))
