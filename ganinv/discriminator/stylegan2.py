@@ -14,10 +14,11 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganinv.core.op import Dense, bias_act, conv2d_resample, full, setup_filter
-from ganinv.core.op.bias_act import Activation
+from ganinv.core.op.bias_act import GAIN, Activation
 
 
 def _normalize(x: Tensor) -> Tensor:
@@ -50,10 +51,15 @@ class Conv2d(nn.Module):
         self.register_buffer("resample_filter", setup_filter())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B,Ci,h,h] -> [B,Co,h/down,h/down]."""
-        weight = self.weight * self.weight_gain
-        x = conv2d_resample(x, weight, self.resample_filter, down=self.down)
-        x = bias_act(x, self.bias, self.act, clamp=self.clamp)
+        """[B,Ci,h,h] -> [B,Co,h/down,h/down]. What a clamp does not come between, the gains, are
+        factors of the small weight and bias: leaky ReLU lets them through."""
+        gain = self.gain * GAIN[self.act] if self.clamp is None else 1.0
+        weight = self.weight * (self.weight_gain * gain)
+        bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
+        x = conv2d_resample(x, weight, self.resample_filter, down=self.down, bias=bias)
+        if self.clamp is None:
+            return F.leaky_relu_(x, 0.2) if self.act == "lrelu" else x
+        x = bias_act(x, None, self.act, clamp=self.clamp)
         return x * self.gain if self.gain != 1.0 else x
 
 

@@ -34,9 +34,15 @@ def downsample2d(x: Tensor, f: Tensor) -> Tensor:
 
 
 def conv2d_resample(
-    x: Tensor, weight: Tensor, f: Tensor | None = None, up: int = 1, down: int = 1, groups: int = 1
+    x: Tensor,
+    weight: Tensor,
+    f: Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    groups: int = 1,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """Convolution with optional 2x FIR up- or downsampling; "same" padding, no bias.
+    """Convolution with optional 2x FIR up- or downsampling; "same" padding.
 
     Args:
         x: [B,Ci,H,W].
@@ -46,6 +52,7 @@ def conv2d_resample(
         up: 1 or 2.
         down: 1 or 2.
         groups: as in `torch.nn.functional.conv2d`.
+        bias: [Co] or None; not when up is 2.
 
     Returns:
         [B,Co,H*up/down,W*up/down].
@@ -53,15 +60,16 @@ def conv2d_resample(
     k = weight.shape[-1]
     weight = weight.to(x.dtype)
     if up == 1 and down == 1:
-        return F.conv2d(x, weight, padding=k // 2, groups=groups)
+        return F.conv2d(x, weight, bias, padding=k // 2, groups=groups)
     assert f is not None and (up, down) in ((2, 1), (1, 2)), (f, up, down)
     n = f.shape[0]
     if down == 2:
         before, after = k // 2 + (n - 1) // 2, k // 2 + (n - 2) // 2
         padding = (before, after, before, after)
         if k == 1:  # filter and drop pixels first: a quarter of the multiplications
-            return F.conv2d(upfirdn2d(x, f, down=2, padding=padding), weight, groups=groups)
-        return F.conv2d(upfirdn2d(x, f, padding=padding), weight, stride=2, groups=groups)
+            return F.conv2d(upfirdn2d(x, f, down=2, padding=padding), weight, bias, groups=groups)
+        return F.conv2d(upfirdn2d(x, f, padding=padding), weight, bias, stride=2, groups=groups)
+    assert bias is None, "the filter comes last"
     if k == 1:
         return upsample2d(F.conv2d(x, weight, groups=groups), f)
     co, ci = weight.shape[:2]
