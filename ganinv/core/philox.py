@@ -29,17 +29,18 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> Words:
     """The four words of each counter under its key.
 
     Args:
-        counter: c0 ... c3, int64 in [0, 2^32), of one shape.
-        key: k0, k1, likewise, of shapes that broadcast to it.
+        counter: c0 ... c3, int64 in [0, 2^32), of shapes that broadcast to one; the first rounds
+            are as small as these are.
+        key: k0, k1, likewise.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
         # int64 wraps around, which leaves all 64 bits of a product; what stands above the low
-        # word of c1 and c3 is cut off by the next mask
+        # word of c1 and c3 is cut off by the mask
         p0, p1 = c0 * M0, c2 * M1
-        c0 = (p1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(WORD)
-        c2 = (p0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(WORD)
+        c0 = ((p1 >> 32) ^ c1 ^ k0) & WORD
+        c2 = ((p0 >> 32) ^ c3 ^ k1) & WORD
         c1, c3 = p1, p0
         k0, k1 = (k0 + W0) & WORD, (k1 + W1) & WORD
     return c0, c1 & WORD, c2, c3 & WORD
@@ -52,9 +53,7 @@ def keys_of(seeds: Sequence[int], device: torch.device | str) -> tuple[Tensor, T
 
 
 def counters(first: int, count: int, key: Tensor) -> Words:
-    """The counters first, first + 1, ... below 2^32 for each key [B,1], [B,count]; the three upper
-    words are 0."""
-    shape = (len(key), count)
-    c0 = torch.arange(first, first + count, device=key.device).expand(shape)
-    zero = key.new_zeros(()).expand(shape)
-    return c0, zero, zero, zero
+    """The counters first, first + 1, ... below 2^32, [1,count], on the device of the key; the three
+    upper words are 0, [1,1]."""
+    zero = key.new_zeros((1, 1))
+    return torch.arange(first, first + count, device=key.device)[None], zero, zero, zero
