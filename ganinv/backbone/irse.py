@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ganinv.backbone import weights as weights_of
 from ganinv.core.errors import ConfigError, explain
@@ -58,17 +60,17 @@ PLANS = {
 
 
 class SqueezeExcitation(nn.Module):
-    """x [B,C,h,w] times a gate [B,C] computed from its spatial mean."""
+    """x [B,C,h,w] times a gate [B,C] computed from its spatial mean, plus a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(channels, channels // SE_REDUCTION, 1, bias=False)
         self.fc2 = nn.Conv2d(channels // SE_REDUCTION, channels, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,C,h,w]."""
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """[B,C,h,w], [B,C,h,w] -> [B,C,h,w]."""
         gate = self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True))))
-        return x * torch.sigmoid(gate)
+        return torch.addcmul(shortcut, x, torch.sigmoid(gate))
 
 
 class Unit(nn.Module):
@@ -94,7 +96,11 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """One bottleneck."""
-        y: Tensor = self.shortcut_layer(x) + self.res_layer(x)
+        *convolutions, gate = self.res_layer
+        residual = x
+        for layer in convolutions:
+            residual = layer(residual)
+        y: Tensor = gate(residual, self.shortcut_layer(x))
         return y
 
 
@@ -223,4 +229,21 @@ def arcface(*, weights: str | None) -> ArcFaceNet:
         network = ArcFaceNet()
     network.to_empty(device="cpu")
     weights_of.fit(network, state, provenance)
-    return network.eval().requires_grad_(False)
+    return folded(network.eval()).requires_grad_(False)
+
+
+def folded(network: ArcFaceNet) -> ArcFaceNet:
+    """A network in eval mode whose normalisations, where they follow a convolution or the linear
+    layer, are made part of its weights: 29 of its 54. It computes the same but for rounding, and
+    can no longer be trained or written to a file."""
+    parts: Any = network  # whose types are those of its parts
+    stem, normalise, act = parts.input_layer
+    network.input_layer = nn.Sequential(fuse_conv_bn_eval(stem, normalise), act)
+    for unit in parts.body:
+        *first, conv, normalise, gate = unit.res_layer
+        unit.res_layer = nn.Sequential(*first, fuse_conv_bn_eval(conv, normalise), gate)
+        if isinstance(unit.shortcut_layer, nn.Sequential):
+            unit.shortcut_layer = fuse_conv_bn_eval(*unit.shortcut_layer)
+    before, _dropout, flatten, linear, normalise = parts.output_layer
+    network.output_layer = nn.Sequential(before, flatten, fuse_linear_bn_eval(linear, normalise))
+    return network

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +49,16 @@ class MapToStyle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,D]."""
-        code: Tensor = self.linear(self.convs(x).flatten(1))
-        return code
+        return codes_of([self], x)[0]
+
+
+def codes_of(heads: Sequence[Any], x: Tensor) -> list[Tensor]:
+    """The codes [B,D] of heads of one shape. Their first convolutions are one, so that it reads the
+    large map x [B,C,h,w] once, and its gradient is written once."""
+    conv, act = heads[0].convs[:2]
+    weight, bias = (torch.cat([getattr(h.convs[0], k) for h in heads]) for k in ("weight", "bias"))
+    y = act(F.conv2d(x, weight, bias, conv.stride, conv.padding)).chunk(len(heads), 1)
+    return [h.linear(h.convs[2:](part).flatten(1)) for h, part in zip(heads, y, strict=True)]
 
 
 class PyramidEncoder(Trunk):
@@ -100,9 +109,10 @@ class PyramidEncoder(Trunk):
 
     def codes(self, image: Tensor, count: int) -> Tensor:
         """The outputs of the first `count` heads, [B,count,D]."""
-        maps = self.pyramid(image, count)
-        level = [0 if i < MIDDLE else 1 if i < FINE else 2 for i in range(count)]
-        return torch.stack([self.styles[i](maps[level[i]]) for i in range(count)], dim=1)
+        maps, heads = self.pyramid(image, count), list(self.styles)[:count]
+        readers = (heads[:MIDDLE], heads[MIDDLE:FINE], heads[FINE:])
+        codes = [c for x, some in zip(maps, readers, strict=False) for c in codes_of(some, x)]
+        return torch.stack(codes, dim=1)
 
 
 def _add_upsampled(coarse: Tensor, fine: Tensor) -> Tensor:

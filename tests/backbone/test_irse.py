@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ganinv.backbone.irse import ArcFaceNet, arcface
+from ganinv.backbone.irse import ArcFaceNet, arcface, folded
 from ganinv.core.errors import WeightsError, WeightsMissing
 from tests.golden_tools import case
 
@@ -23,6 +24,10 @@ def test_arcface_equals_the_reference() -> None:
     network.load_state_dict(golden.state(), assign=True)
     embedding = network.eval()(golden.input("image112"))
     assert golden.error("embedding", embedding) < 1e-5
+    again = folded(network)(golden.input("image112"))  # as the identity term has it
+    assert golden.error("embedding", again) < 1e-5
+    left = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    assert len(left) == 54 - 29
 
 
 def test_missing_arcface_names_file_source_and_alternative(
