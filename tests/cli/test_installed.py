@@ -30,7 +30,7 @@ build_meta.build_wheel(out)
 """
 FORKED = """
 import os, sys
-import ganinv.cli.evaluate, ganinv.cli.train
+import ganinv.cli._fitting, ganinv.cli._measuring, ganinv.cli.evaluate, ganinv.cli.train
 from ganinv.cli.main import main
 script, folder = sys.argv[1:3]
 for number, line in enumerate(sys.argv[3:]):
