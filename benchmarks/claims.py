@@ -101,7 +101,7 @@ def free_knows_less(runs: Runs) -> list[Measured]:
     """What its codes say of glasses, and what lies between two of them."""
     model = open_model(runs.checkpoint("idinvert")).model
     target = faces(model, OPTIMISED_ON, FACES)
-    network = efficientnet_lite0()
+    network = efficientnet_lite0(weights=None)
     with torch.no_grad():
         others = faces(model, ENCODERS_ON, FACES + OPTIMISED_ON).x
         real = torch.cat([network.features(part) for part in others.split(32)]).double()

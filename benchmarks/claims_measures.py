@@ -122,7 +122,7 @@ def per_face(values: Tensor, count: int) -> list[float]:
 def midpoint_features(wp: Tensor) -> Tensor:
     """Lite0's features [P,F] of G at the midpoints of all pairs of codes [N,L,D]."""
     G = load_generator(weights=GENERATOR, resolution=64, kind=None, origin=None)
-    network, (i, j) = efficientnet_lite0(), pairs(len(wp))
+    network, (i, j) = efficientnet_lite0(weights=None), pairs(len(wp))
     parts = [G.synthesis(part, noise="const") for part in ((wp[i] + wp[j]) / 2).split(32)]
     return torch.cat([network.features(part.clamp(-1, 1)) for part in parts]).double()
 
@@ -164,7 +164,7 @@ def found_by(method: str, model: Model, target: Target, words: Sequence[str]) ->
 @torch.no_grad()
 def samples_moved(model: Model, found: Inversion) -> list[float]:
     """For each of the tuned generators, the mean Lite0 distance of samples to G's own."""
-    distance = Perceptual(weight=1.0, backbone=efficientnet_lite0())
+    distance = Perceptual(weight=1.0, backbone=efficientnet_lite0(weights=None))
     z = torch.randn(SAMPLES, model.G.z_dim, generator=torch.Generator().manual_seed(1))
     wp = repeat_w(model.G.mapping(z), model.G.num_ws)
     before, means = model.render(Inversion(wp)), []
