@@ -55,11 +55,11 @@ def start(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=new_group,
-        preexec_fn=_hear_ctrl_c,
+        preexec_fn=hear_ctrl_c,
     )
 
 
-def _hear_ctrl_c() -> None:
+def hear_ctrl_c() -> None:
     """Also where the tests run in the background of a script, whose children ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.processes import command_ready, environment, finished, torchrun
+from tests.processes import command_ready, environment, finished, hear_ctrl_c, torchrun
 from tests.runs import ROOT, plain_overrides, run
 
 SLOW = """
@@ -43,6 +43,7 @@ def start(checkpoint, output, *arguments, launcher=(sys.executable,)):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
 
 

@@ -43,7 +43,7 @@ def test_a_killed_rank_is_named_and_the_run_repeats_bit_for_bit_from_a_sound_che
     folder = tmp_path / "run"
     begun = time.monotonic()
     out = launch([*common, *TWO], folder, code=None, fault="kill:1:20")
-    assert time.monotonic() - begun < 90
+    assert time.monotonic() - begun < 300  # and not trainer.timeout_minutes, 30
     assert re.search(r"RunError: .*rank 1 \(process \d+ on .*\) was killed.*resume=auto", out), out
     state = read_state(folder)
     assert state["state"] == "failed"
