@@ -67,6 +67,7 @@ RANGES: dict[str, Range] = {
     "refinements": Range(1, 1000),
     "keep_best": Range(0, 10**6),
     "timeout_minutes": Range(0, 1e6, above=True),
+    "bucket_mb": Range(0, 2**16, above=True),
     "seed": Range(0, 2**32 - 1),
     # processes
     "devices": Range(1, 4096, also=(-1,)),

@@ -6,7 +6,7 @@ freezes the other players, cuts the tensors into `micro_batches`, calls `loss_E`
 it measured, descends the weighted total, averages the gradient over ranks, clips, and steps. A loss
 function returns its losses, name -> (weight, [B]), and beside them whatever it hands out, which
 `descend` returns for the whole batch, detached. Methods of several passes a step call `accumulate`
-once a pass, and then `move`.
+for each but the last, which is `descend`: ranks exchange gradients during its last backward pass.
 
 N micro-batches, or N processes, take the step of one N times larger batch, for any number of
 players; but for what looks at a batch as a whole: batch normalisation takes its statistics over a
@@ -24,7 +24,7 @@ one, and second derivatives (gradient penalties) are float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -104,7 +104,7 @@ class Players(pl.LightningModule):
         Returns:
             What `loss` handed out, of the whole batch and detached: nothing, a tensor, or several.
         """
-        handed_out = self.accumulate(player, loss, *tensors)
+        handed_out = self._backpropagate(player, loss, tensors, last=True)
         self.move(player)
         return handed_out
 
@@ -114,6 +114,12 @@ class Players(pl.LightningModule):
         A value that an earlier pass of the same step measured under the same name is replaced in
         the logs; totals add up.
         """
+        return self._backpropagate(player, loss, tensors, last=False)
+
+    def _backpropagate(
+        self, player: str, loss: Callable[..., Any], tensors: tuple[Tensor, ...], *, last: bool
+    ) -> Any:
+        """`accumulate`; `last`: the player moves next, so gradients leave for the other ranks."""
         if not self._buffers_before:
             self._buffers_before = [joined(group) for group in self._buffers_of_players()]
         prefix = "" if player == "E" else f"{player}/"
@@ -121,10 +127,12 @@ class Players(pl.LightningModule):
         handed_out: list[tuple[Tensor, ...]] = []
         parts = zip(*(t.tensor_split(self.micro_batches) for t in tensors), strict=True)
         with self._only(player):
-            for part in parts:
+            for i, part in enumerate(parts, 1):
                 found = loss(*part)
                 returned: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
-                self._add(returned[0], prefix, measured)
+                sends = last and i == self.micro_batches
+                with self._sending_gradients(player, loss) if sends else nullcontext():
+                    self._add(returned[0], prefix, measured)
                 handed_out.append(tuple(tensor.detach() for tensor in returned[1:]))
         total_before = self.values.get(f"{prefix}total")
         self.values |= measured
@@ -147,8 +155,8 @@ class Players(pl.LightningModule):
     def move(self, player: str) -> None:
         """One optimizer step of `player` down the gradients accumulated so far; none if they are
         NaN or Inf, or those of an earlier move of this step were."""
+        self._reduce_gradients(player)
         parameters = [p for p in getattr(self, player).parameters() if p.grad is not None]
-        self.reduce_gradients(parameters)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
@@ -190,11 +198,24 @@ class Players(pl.LightningModule):
 
     # ------------------------------------------------------------------ ranks
 
-    def reduce_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Average gradients over ranks; the trainer's strategy knows how."""
+    def _sending_gradients(
+        self, player: str, loss: Callable[..., Any]
+    ) -> AbstractContextManager[None]:
+        """A block with a backward pass of `loss` whose gradients leave as they are complete."""
+        sending = getattr(self.trainer.strategy, "sending_gradients", None)
+        if sending is None:
+            return nullcontext()
+        name = getattr(getattr(loss, "func", loss), "__name__", "")
+        found: AbstractContextManager[None] = sending(
+            f"{player}: {name}", list(getattr(self, player).parameters())
+        )
+        return found
+
+    def _reduce_gradients(self, player: str) -> None:
+        """Average a player's gradients over ranks; the trainer's strategy knows how."""
         reduce = getattr(self.trainer.strategy, "reduce_gradients", None)
         if reduce is not None:
-            reduce(parameters)
+            reduce(list(getattr(self, player).parameters()))
         elif self.trainer.world_size > 1:
             raise AssertionError("several processes without ganinv.trainer.strategy.Replicas")
 

@@ -60,8 +60,9 @@ class IterativeRefinement(EncoderMethod):
         the terms in the logs are those of the last pass, the total is the sum of all."""
         wp, y = self.model.average(s)  # wp_0, y_0
         for t in range(self.refinements):
-            wp, y = self.accumulate("E", partial(self.loss_pass, t), s, y, wp, x, position)
-        self.move("E")
+            last = t == self.refinements - 1
+            descend = self.descend if last else self.accumulate
+            wp, y = descend("E", partial(self.loss_pass, t), s, y, wp, x, position)
         return wp
 
     def loss_pass(

@@ -49,6 +49,8 @@ def build_trainer(
     keep_best: int,
     async_checkpoint: bool,
     compare_ranks_every: int,
+    bucket_mb: float,
+    gradient_compression: Literal["bf16"] | None,
     timeout_minutes: float,
     threads: int | None,
     deterministic: bool,
@@ -75,6 +77,9 @@ def build_trainer(
         keep_best: number of best checkpoints to keep.
         async_checkpoint: write checkpoints to disk while training goes on.
         compare_ranks_every: steps between two comparisons of the ranks' weights, 0 for none.
+        bucket_mb: MiB of gradients that a rank sends together, while the backward pass goes on.
+        gradient_compression: bf16 sends and sums gradients in bfloat16, in half the bytes; null in
+            their own type.
         timeout_minutes: how long ranks wait for one another; then the one that hangs is named.
         threads: CPU threads of each process, null for torch's choice.
         deterministic: forbid operators that do not repeat bit for bit.
@@ -93,7 +98,11 @@ def build_trainer(
     ]
     if several:
         _check_not_a_sweep(per_node)
-        strategy = Replicas(timeout=timedelta(minutes=timeout_minutes))
+        strategy = Replicas(
+            timeout=timedelta(minutes=timeout_minutes),
+            bucket_mb=bucket_mb,
+            gradient_compression=gradient_compression,
+        )
         callbacks += [CompareRanks(every=compare_ranks_every), WatchdogCallback()]
     callbacks += [
         StopAndValidate(max_images=round(max_kimg * 1000), val_every=round(val_every_kimg * 1000)),

@@ -1,22 +1,20 @@
 """Data parallelism for methods with any number of players.
 
-Every rank holds the whole method. A player's gradients are averaged over ranks at the end of its
-`descend`, in flat buckets, as NVIDIA's StyleGAN trainers do. Unlike DistributedDataParallel, which
-wraps the module and hooks every backward pass, this needs no search for unused parameters: heads
-that a progressive schedule has not opened, players that wait, gradient penalties with a double
-backward and gradient accumulation are all the same case, and a player's step sends that player's
-bytes only.
-
-A parameter without a gradient on this rank must have none on any rank; that holds because the graph
-of a step is a function of the clock, which all ranks share.
+Every rank holds the whole method. A player's gradients are averaged over ranks in the last backward
+pass of its `descend` (`reduction.py`). Unlike DistributedDataParallel, which wraps the module and
+hooks every backward pass, this needs no search for unused parameters: heads that a progressive
+schedule has not opened, players that wait, gradient penalties with a double backward and gradient
+accumulation are all the same case, and a player's step sends that player's bytes only.
 """
 
 from __future__ import annotations
 
 import atexit
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -28,6 +26,7 @@ from ganinv.run.checkpoint import PIECE, Held
 from ganinv.run.launch import store
 from ganinv.run.watchdog import RankWatchdog
 from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
+from ganinv.trainer.reduction import Reduction
 
 BUCKET_BYTES = 64 << 20
 
@@ -63,17 +62,28 @@ class Replicas(DDPStrategy):
     Args:
         timeout: how long ranks wait for one another before the run stops and names the one that did
             not come.
+        bucket_mb: MiB of gradients that leave together.
+        gradient_compression: type in which they are sent and summed, None for their own.
     """
 
     watch: RankWatchdog
     cpus: Any  # a group of the same ranks, for what their CPUs know
+    gradients: Reduction
 
-    def __init__(self, *, timeout: timedelta, **rest: Any) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: timedelta,
+        bucket_mb: float,
+        gradient_compression: Literal["bf16"] | None,
+        **rest: Any,
+    ) -> None:
         super().__init__(
             timeout=2 * timeout + timedelta(minutes=1), **rest
         )  # the watch comes first
         self.patience = timeout
-        self.reduced_bytes = 0  # handed to all-reduces by this rank so far
+        self.bucket_mb, self.gradient_compression = bucket_mb, gradient_compression
+        self._statistics_bytes = 0
 
     def setup_environment(self) -> None:
         """Join the other ranks and start the watchdog."""
@@ -103,6 +113,12 @@ class Replicas(DDPStrategy):
             if backend == "nccl":
                 atexit.register(_leave)
         self.cpus = dist.new_group(backend="gloo", timeout=self._timeout)
+        self.gradients = Reduction(
+            bucket_bytes=round(self.bucket_mb * 2**20),
+            compression=self.gradient_compression,
+            group=dist.new_group(timeout=self._timeout),
+            cpus=self.cpus,
+        )
         super().setup_distributed()
 
     def configure_ddp(self) -> None:
@@ -128,13 +144,25 @@ class Replicas(DDPStrategy):
             files.held = own
         return super().load_checkpoint(checkpoint_path, weights_only)
 
-    def reduce_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Average `.grad` over ranks."""
-        self.reduce_mean([p.grad for p in parameters if p.grad is not None])
+    @property
+    def reduced_bytes(self) -> int:
+        """Handed to all-reduces by this rank so far."""
+        return self._statistics_bytes + self.gradients.bytes_sent
+
+    def sending_gradients(
+        self, loss: str, parameters: Sequence[nn.Parameter]
+    ) -> AbstractContextManager[None]:
+        """A block with a backward pass whose gradients leave as they are complete."""
+        return self.gradients.during_backward(loss, parameters)
+
+    def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Average `.grad` over ranks; waits for what `sending_gradients` sent."""
+        with self.watch.meeting():
+            self.gradients.finish(parameters)
 
     def reduce_mean(self, tensors: list[Tensor]) -> None:
         """Average any tensors over ranks, in place: statistics that must not drift apart."""
-        self.reduced_bytes += sum(t.numel() * t.element_size() for t in tensors)
+        self._statistics_bytes += sum(t.numel() * t.element_size() for t in tensors)
         with self.watch.meeting():
             average(tensors)
 

@@ -1,5 +1,7 @@
 """ReStyle against the paper's loop, written out."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -68,6 +70,7 @@ def test_passes_are_the_papers_loop_and_their_gradients_add_up():
         wp, y = (wp + step).detach(), y_hat.detach()
     restyle.manual_backward = lambda loss: loss.backward()
     restyle.move = lambda player: None
+    restyle.trainer = SimpleNamespace(strategy=object(), world_size=1)
     refined = restyle.refine(x, x, torch.arange(4))
     torch.testing.assert_close(restyle.E.rate.grad, total)
     torch.testing.assert_close(refined, wp)
