@@ -88,7 +88,7 @@ def test_several_processes_equal_one_with_the_whole_batch(
     total, apart = 4 * chunks, {}
     for seed in SEEDS:
         extra = [f"trainer.micro_batches={chunks}", f"trainer.max_kimg={5 * total / 1000}"]
-        extra += [f"seed={seed}"]
+        extra += [f"seed={seed}", "trainer.bucket_mb=0.1"]  # several buckets for each player
         one = alone(method, total, *extra)
         words = arguments(method, uneven, total // ranks, *extra)
         many, out = launch(words, tmp_path / f"many{seed}", ranks=ranks)
