@@ -75,8 +75,7 @@ class Method(Players):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Seed, step, advance the clock."""
         torch.manual_seed(derive_seed(self.seed, "step", self.images_seen, self.global_rank))
-        self.values = {}
-        self.skipped.begin()
+        self.begin_step()
         self.step(self.images(batch), batch)
         self.images_seen += self.global_batch(len(batch["key"]))
 

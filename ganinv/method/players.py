@@ -23,6 +23,7 @@ one, and second derivatives (gradient penalties) are float32.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -65,6 +66,7 @@ class Players(pl.LightningModule):
         self.values: dict[str, Tensor] = {}  # what the last step measured
         self._optimizer_of: dict[str, OptimizerFactory] = {}
         self._buffers_before: list[Tensor] = []
+        self._moves: Counter[str] = Counter()  # of each player in this step
 
     def add_player(self, name: str, network: nn.Module, optimizer: OptimizerFactory) -> None:
         """Register a network that this method trains, under the letter its step uses."""
@@ -91,6 +93,12 @@ class Players(pl.LightningModule):
         return [make(getattr(self, name).parameters()) for name, make in self._optimizer_of.items()]
 
     # ------------------------------------------------------------------ a step
+
+    def begin_step(self) -> None:
+        """Forget what the last step measured, skipped and moved."""
+        self.values = {}
+        self.skipped.begin()
+        self._moves.clear()
 
     def descend(self, player: str, loss: Callable[..., Any], *tensors: Tensor) -> Any:
         """Move `player` one optimizer step down the mean of `loss` over micro-batches and ranks.
@@ -131,7 +139,7 @@ class Players(pl.LightningModule):
                 found = loss(*part)
                 returned: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
                 sends = last and i == self.micro_batches
-                with self._sending_gradients(player, loss) if sends else nullcontext():
+                with self._sending_gradients(player) if sends else nullcontext():
                     self._add(returned[0], prefix, measured)
                 handed_out.append(tuple(tensor.detach() for tensor in returned[1:]))
         total_before = self.values.get(f"{prefix}total")
@@ -156,6 +164,7 @@ class Players(pl.LightningModule):
         """One optimizer step of `player` down the gradients accumulated so far; none if they are
         NaN or Inf, or those of an earlier move of this step were."""
         self._reduce_gradients(player)
+        self._moves[player] += 1
         parameters = [p for p in getattr(self, player).parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.clip_norm is not None:
@@ -198,16 +207,15 @@ class Players(pl.LightningModule):
 
     # ------------------------------------------------------------------ ranks
 
-    def _sending_gradients(
-        self, player: str, loss: Callable[..., Any]
-    ) -> AbstractContextManager[None]:
-        """A block with a backward pass of `loss` whose gradients leave as they are complete."""
+    def _sending_gradients(self, player: str) -> AbstractContextManager[None]:
+        """A block with the last backward pass before `player` moves, whose gradients leave as they
+        are complete."""
         sending = getattr(self.trainer.strategy, "sending_gradients", None)
         if sending is None:
             return nullcontext()
-        name = getattr(getattr(loss, "func", loss), "__name__", "")
+        which = f"move {self._moves[player] + 1} of {player}"  # passes of one name are alike
         found: AbstractContextManager[None] = sending(
-            f"{player}: {name}", list(getattr(self, player).parameters())
+            which, list(getattr(self, player).parameters())
         )
         return found
 

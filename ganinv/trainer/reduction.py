@@ -6,7 +6,7 @@ function of the network and the setting alone. A ring of ranks sums in an order 
 element's place in its bucket, so a gradient keeps its place whatever is sent beside it, and the
 mean is the same bit for bit whether it leaves early or late, before or after a resume.
 
-    likely    the parameters that had a gradient on any rank when this loss was last descended
+    likely    the parameters that had a gradient on any rank in the same pass of the last step
     early     in the backward pass of the last micro-batch: the next bucket leaves, asynchronously,
               once all its likely parameters have their gradient
     late      after it: the ranks' CPUs tell one another who holds a gradient that has not left.
@@ -185,15 +185,16 @@ class Reduction:
         self._open: tuple[str, Round] | None = None
 
     @contextmanager
-    def during_backward(self, loss: str, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    def during_backward(self, which: str, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
         """A block with the last backward pass before `finish`.
 
         Args:
-            loss: a name for what is descended; passes of one name have mostly the same graph.
+            which: a name for this pass, the same on every rank; passes of one name have mostly the
+                same graph.
             parameters: the player's, each with `requires_grad`.
         """
-        opened = Round(parameters, self._likely.get(loss, frozenset()), self)
-        self._open = loss, opened
+        opened = Round(parameters, self._likely.get(which, frozenset()), self)
+        self._open = which, opened
         hooks = [
             p.register_post_accumulate_grad_hook(partial(opened.arrived, i))
             for i, p in enumerate(opened.parameters)
@@ -210,7 +211,7 @@ class Reduction:
         if self._open is None:
             Round(parameters, frozenset(), self).finish()
             return
-        (loss, opened), self._open = self._open, None
+        (which, opened), self._open = self._open, None
         if any(p is not q for p, q in zip(parameters, opened.parameters, strict=True)):
             raise AssertionError("other parameters than those of the backward pass")
-        self._likely[loss] = opened.finish()
+        self._likely[which] = opened.finish()

@@ -150,10 +150,10 @@ class Replicas(DDPStrategy):
         return self._statistics_bytes + self.gradients.bytes_sent
 
     def sending_gradients(
-        self, loss: str, parameters: Sequence[nn.Parameter]
+        self, which: str, parameters: Sequence[nn.Parameter]
     ) -> AbstractContextManager[None]:
         """A block with a backward pass whose gradients leave as they are complete."""
-        return self.gradients.during_backward(loss, parameters)
+        return self.gradients.during_backward(which, parameters)
 
     def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Average `.grad` over ranks; waits for what `sending_gradients` sent."""

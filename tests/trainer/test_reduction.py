@@ -141,9 +141,9 @@ class Ranks:
         self.events: list[str] = []
 
     @contextmanager
-    def sending_gradients(self, loss: str, parameters: list[nn.Parameter]) -> Iterator[None]:
+    def sending_gradients(self, which: str, parameters: list[nn.Parameter]) -> Iterator[None]:
         assert all(p.requires_grad for p in parameters)
-        self.events.append(f"open {loss}")
+        self.events.append(f"open {which}")
         yield
         self.events.append("close")
 
@@ -152,10 +152,11 @@ class Ranks:
         self.events.append("average")
 
 
-def test_gradients_leave_in_the_last_micro_batch_of_each_player(
+def test_gradients_leave_in_the_last_micro_batch_of_each_move(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And are averaged before anything looks at them."""
+    """And are averaged before anything looks at them. Moves are counted anew in each step: ranks
+    must call them alike, which they do by their order, whatever functions they descend."""
     pair, ranks = Pair(micro_batches=2), Ranks()
     backward = pair.manual_backward
 
@@ -168,15 +169,20 @@ def test_gradients_leave_in_the_last_micro_batch_of_each_player(
         for name in ("sending_gradients", "reduce_gradients"):
             monkeypatch.setattr(pair.trainer.strategy, name, getattr(ranks, name), raising=False)
 
+    def step(x: Tensor, batch: Any) -> None:
+        for player, loss in (("E", pair.loss_E), ("D", pair.loss_D), ("D", pair.loss_D)):
+            pair.descend(player, loss, x, *[batch["position"]] * (player == "E"))
+
     pair.on_train_start = begin  # type: ignore[method-assign]
-    fit(pair)
-    last = ["open {0}: loss_{0}", "backward", "close", "average"]
-    expected = [["backward", *(e.format(player) for e in last)] for player in "ED"]
-    assert ranks.events == sum(expected, [])
+    pair.step = step  # type: ignore[method-assign]
+    fit(pair, steps=2)
+    expected = []
+    for move in ("move 1 of E", "move 1 of D", "move 2 of D"):
+        expected += ["backward", f"open {move}", "backward", "close", "average"]
+    assert ranks.events == 2 * expected
 
 
 def test_of_restyles_passes_the_last_one_sends() -> None:
-    """A pass is a function with arguments; its name is that of the loss."""
     asked: list[str] = []
 
     def note(kind: str) -> Any:
