@@ -64,6 +64,7 @@ RANGES: dict[str, Range] = {
         IMAGES,
     ),
     **dict.fromkeys(("progressive_start", "compare_ranks_every"), COUNT),
+    "rate_decay": SHARE,
     "refinements": Range(1, 1000),
     "keep_best": Range(0, 10**6),
     "timeout_minutes": Range(0, 1e6, above=True),

@@ -33,7 +33,6 @@ from ganinv.core.interface import Batch, Inversion
 from ganinv.encoder.base_code import check_maps
 from ganinv.loss.term import Losses
 from ganinv.method.inverting import GRID_IMAGES, EncoderMethod
-from ganinv.optimizer.schedule import set_lr_factor
 from ganinv.task.image import Image
 
 
@@ -93,9 +92,12 @@ class BDInvert(EncoderMethod):
         with torch.no_grad():
             return self.G.synthesis(self.model.sample(batch, self.seed), noise="const")
 
+    def schedule(self, player: str) -> float:
+        """A tenth every `decay_every` images."""
+        return float(0.1 ** (self.images_seen // self.decay_every))
+
     def step(self, x: Tensor, batch: Batch) -> None:
         """E descends L_enc."""
-        set_lr_factor(self.optimizer_of("E"), 0.1 ** (self.images_seen // self.decay_every))
         wp = self.model.sample(batch, self.seed)  # the codes that x was made of
         self.descend("E", self.loss_enc, x, wp)
 

@@ -39,7 +39,6 @@ from ganinv.loss.adversarial import GAMES
 from ganinv.loss.term import Losses
 from ganinv.method.base import OptimizerFactory
 from ganinv.method.inverting import EncoderMethod
-from ganinv.optimizer.schedule import set_lr_factor
 
 CLASSES = {c.__name__: c for c in (StyleGAN2Discriminator, StyleGANDiscriminator)}
 
@@ -93,12 +92,13 @@ class IDInvert(EncoderMethod):
         layout = {"memory_format": torch.channels_last}
         self.add_player("D", discriminator_of(discriminator_weights).to(**layout), optimizer_D)
 
+    def schedule(self, player: str) -> float:
+        """0.8^(images seen / `decay_every`), for both players."""
+        every = self.decay_every
+        return 1.0 if every is None else float(0.8 ** (self.images_seen / every))
+
     def step(self, x: Tensor, batch: Batch) -> None:
         """E, then D on x and on E's reconstructions."""
-        if self.decay_every is not None:
-            for player in self.player_names:
-                factor = 0.8 ** (self.images_seen / self.decay_every)
-                set_lr_factor(self.optimizer_of(player), factor)
         position = batch["position"]
         x_hat = self.descend("E", self.loss_E, self.encoder_input(batch, x), x, position)
         self.descend("D", self.loss_D, x, x_hat, position)

@@ -36,6 +36,7 @@ from ganinv.core.op.dense import full
 from ganinv.loss.term import Losses, total
 from ganinv.method.skipped import SkippedSteps
 from ganinv.optimizer.scale import scale_for_batch
+from ganinv.optimizer.schedule import set_lr_factor
 from ganinv.optimizer.skip import step_unless
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -64,6 +65,7 @@ class Players(pl.LightningModule):
         self.micro_batches, self.clip_norm = micro_batches, clip_norm
         self.skipped = SkippedSteps(most=max_nonfinite)
         self.values: dict[str, Tensor] = {}  # what the last step measured
+        self.rate_factor = 1.0  # of every player's rate: the trainer's, for the end of a run
         self._optimizer_of: dict[str, OptimizerFactory] = {}
         self._buffers_before: list[Tensor] = []
         self._moves: Counter[str] = Counter()  # of each player in this step
@@ -87,6 +89,10 @@ class Players(pl.LightningModule):
         """Adapt every player's optimizer to a batch k times as large as its settings are for."""
         found = self._optimizer_of
         self._optimizer_of = {name: scale_for_batch(found[name], k) for name in found}
+
+    def schedule(self, player: str) -> float:
+        """The player's rate at `images_seen`, as a factor of the one it was made with."""
+        return 1.0
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimizer a player, in the order of `add_player`."""
@@ -172,6 +178,7 @@ class Players(pl.LightningModule):
         self.values[f"grad_norm/{player}"] = norm
         skip = self.skipped.count(player, norm.isfinite(), self.images_seen)
         optimizer = self.optimizer_of(player)
+        set_lr_factor(optimizer, self.rate_factor * self.schedule(player))
         step_unless(skip, optimizer)
         optimizer.zero_grad(set_to_none=True)
         self._put_back_buffers(skip)

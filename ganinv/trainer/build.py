@@ -43,6 +43,7 @@ def build_trainer(
     reference_batch_size: int | None,
     sync_batchnorm: bool,
     max_kimg: float,
+    rate_decay: float,
     log_every_images: int,
     val_every_kimg: float,
     save_every_kimg: float,
@@ -71,6 +72,8 @@ def build_trainer(
             meant for; other batches change them (`optimizer/scale.py`). None: as given.
         sync_batchnorm: batch normalisation over the images of all ranks.
         max_kimg: length of the run in thousands of images.
+        rate_decay: share of that, at the end, over which all rates fall linearly to nothing; 0 for
+            rates as the method has them.
         log_every_images: images between two log entries.
         val_every_kimg: thousands of images between two validations.
         save_every_kimg: thousands of images between two writes of last.ckpt.
@@ -92,7 +95,12 @@ def build_trainer(
     several = nodes > 1 or per_node not in (1, "1")
     strategy: Any = "auto"
     callbacks: list[pl.Callback] = [
-        Optimizers(batch_size=batch_size, reference_batch_size=reference_batch_size),
+        Optimizers(
+            batch_size=batch_size,
+            reference_batch_size=reference_batch_size,
+            max_images=round(max_kimg * 1000),
+            rate_decay=rate_decay,
+        ),
         # saves before WatchdogCallback lets the other ranks go
         KeepNotFinite(run_dir=run_dir, every=log_every_images),
     ]

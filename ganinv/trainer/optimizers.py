@@ -23,12 +23,21 @@ class Optimizers(pl.Callback):
     Args:
         batch_size: images of one process in one step.
         reference_batch_size: images of a step that the numbers are meant for; None leaves them.
+        max_images: length of the run.
+        rate_decay: share of the run, at its end, over which every rate falls to nothing.
 
     Raises:
         ConfigError: no such batch.
     """
 
-    def __init__(self, *, batch_size: int, reference_batch_size: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        reference_batch_size: int | None,
+        max_images: int,
+        rate_decay: float,
+    ) -> None:
         if reference_batch_size is not None and reference_batch_size < 1:
             raise ConfigError(
                 explain(
@@ -38,6 +47,7 @@ class Optimizers(pl.Callback):
                 )
             )
         self.batch_size, self.reference_batch_size = batch_size, reference_batch_size
+        self.max_images, self.rate_decay = max_images, rate_decay
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Before the optimizers are made."""
@@ -58,3 +68,11 @@ class Optimizers(pl.Callback):
         for optimizer in trainer.optimizers:
             restore_config_hparams(optimizer)
             settle_states(optimizer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """A function of images seen alone: a resumed run, or a longer one, has its own."""
+        assert isinstance(pl_module, Method)
+        left = 1 - pl_module.images_seen / self.max_images
+        pl_module.rate_factor = min(1.0, left / self.rate_decay) if self.rate_decay else 1.0
