@@ -34,17 +34,12 @@ from torch import Tensor, nn
 
 from ganinv.core.op.dense import full
 from ganinv.loss.term import Losses, total
-from ganinv.method.skipped import SkippedSteps
+from ganinv.method.skipped import Buffers, SkippedSteps
 from ganinv.optimizer.scale import scale_for_batch
 from ganinv.optimizer.schedule import set_lr_factor
 from ganinv.optimizer.skip import step_unless
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-
-
-def joined(tensors: list[Tensor]) -> Tensor:
-    """Tensors of one type as one, [N]."""
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
 class Players(pl.LightningModule):
@@ -67,7 +62,7 @@ class Players(pl.LightningModule):
         self.values: dict[str, Tensor] = {}  # what the last step measured
         self.rate_factor = 1.0  # of every player's rate: the trainer's, for the end of a run
         self._optimizer_of: dict[str, OptimizerFactory] = {}
-        self._buffers_before: list[Tensor] = []
+        self._before = Buffers()
         self._moves: Counter[str] = Counter()  # of each player in this step
 
     def add_player(self, name: str, network: nn.Module, optimizer: OptimizerFactory) -> None:
@@ -134,8 +129,7 @@ class Players(pl.LightningModule):
         self, player: str, loss: Callable[..., Any], tensors: tuple[Tensor, ...], *, last: bool
     ) -> Any:
         """`accumulate`; `last`: the player moves next, so gradients leave for the other ranks."""
-        if not self._buffers_before:
-            self._buffers_before = [joined(group) for group in self._buffers_of_players()]
+        self._before.keep(getattr(self, name) for name in self.player_names)
         prefix = "" if player == "E" else f"{player}/"
         measured: dict[str, Tensor] = {}
         handed_out: list[tuple[Tensor, ...]] = []
@@ -181,17 +175,7 @@ class Players(pl.LightningModule):
         set_lr_factor(optimizer, self.rate_factor * self.schedule(player))
         step_unless(skip, optimizer)
         optimizer.zero_grad(set_to_none=True)
-        self._put_back_buffers(skip)
-
-    def _put_back_buffers(self, skip: Tensor) -> None:
-        """Those of the players, as they were before the passes of this move, where skip holds."""
-        with torch.no_grad():
-            for group, before in zip(self._buffers_of_players(), self._buffers_before, strict=True):
-                kept = torch.where(skip, before, joined(group)).split([b.numel() for b in group])
-                torch._foreach_copy_(
-                    group, [k.view_as(b) for k, b in zip(kept, group, strict=True)]
-                )
-        self._buffers_before = []
+        self._before.put_back(skip)
 
     @contextmanager
     def _only(self, player: str) -> Iterator[None]:
@@ -203,14 +187,6 @@ class Players(pl.LightningModule):
         finally:
             for name in self.player_names:
                 getattr(self, name).requires_grad_(True)
-
-    def _buffers_of_players(self) -> list[list[Tensor]]:
-        """In groups of one type."""
-        groups: dict[torch.dtype, list[Tensor]] = {}
-        for name in self.player_names:
-            for buffer in getattr(self, name).buffers():
-                groups.setdefault(buffer.dtype, []).append(buffer)
-        return list(groups.values())
 
     # ------------------------------------------------------------------ ranks
 

@@ -11,12 +11,42 @@ The CPU enqueues every move alike and learns of the numbers when it reads them, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganinv.core.errors import NotFinite
+
+
+def joined(tensors: list[Tensor]) -> Tensor:
+    """Tensors of one type as one, [N]."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+class Buffers:
+    """The players' buffers (running statistics) as they were before the passes of a move."""
+
+    def __init__(self) -> None:
+        self._groups: list[tuple[list[Tensor], Tensor]] = []  # of one type each; as they were, [N]
+
+    def keep(self, networks: Iterable[nn.Module]) -> None:
+        """Remember them, unless an earlier pass of the same move did."""
+        if self._groups:
+            return
+        groups: dict[torch.dtype, list[Tensor]] = {}
+        for network in networks:
+            for buffer in network.buffers():
+                groups.setdefault(buffer.dtype, []).append(buffer)
+        self._groups = [(group, joined(group)) for group in groups.values()]
+
+    @torch.no_grad()
+    def put_back(self, skip: Tensor) -> None:
+        """Give them their old values where skip [] holds, and forget these."""
+        for group, before in self._groups:
+            kept = torch.where(skip, before, joined(group)).split([b.numel() for b in group])
+            torch._foreach_copy_(group, [k.view_as(b) for k, b in zip(kept, group, strict=True)])
+        self._groups = []
 
 
 class SkippedSteps:
