@@ -46,9 +46,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import flop_registry
 from train_step import bare_trainer, now, ours, plain, plain_idinvert
 
 from ganinv.config.build import build_method
@@ -57,6 +55,7 @@ from ganinv.core.safe.io import write_atomic
 from ganinv.method.base import Method
 from ganinv.method.idinvert import IDInvert
 from ganinv.trainer.dry import Noise, with_random_weights
+from ganinv.trainer.flops import Flops
 from ganinv.trainer.quiet import quieten
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -278,18 +277,6 @@ def speed(args: argparse.Namespace) -> Row:
             print(f"  {name:9} {row:14} {numbers}", flush=True)
             free()
     return found
-
-
-class Flops(TorchDispatchMode):
-    """Counts them; torch's FlopCounterMode also follows modules, which gradient penalties defy."""
-
-    total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        self.total += 0 if count is None else count(*args, **(kwargs or {}), out_val=out)
-        return out
 
 
 def timed(args: argparse.Namespace, name: str, make: Any, peak: float) -> Row:

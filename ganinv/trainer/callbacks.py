@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from ganinv.method.base import Method
+from ganinv.trainer.flops import COUNTED, Flops, peak_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -92,27 +93,36 @@ class Telemetry(pl.Callback):
 
     def __init__(self, *, run_dir: Path, every: int) -> None:
         self.run_dir, self.every = run_dir, every
-        self._seen, self._since = 0, time.perf_counter()
+        self._seen, self._since, self._steps = 0, time.perf_counter(), 0
         self._waited, self._step_end = 0.0, 0.0
         self._met = 0.0  # seconds that this rank had waited for others at the last entry
         self._reduced = 0  # bytes that it had handed to all-reduces by then
+        self._counting: Flops | None = None
+        self._flops = 0.0  # of an image
+        self._peak: float | None = None  # of a device, FLOP/s
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the stopwatch."""
         assert isinstance(pl_module, Method)
+        self._peak = peak_of(pl_module.device, str(trainer.precision))
         self._restart(trainer, pl_module.images_seen, time.perf_counter())
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """What passed since the last step was spent waiting for data."""
         self._waited += time.perf_counter() - self._step_end
+        self._steps += 1
+        if self._steps == COUNTED + 1:
+            self._counting = Flops()
+            self._counting.__enter__()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
         """Log when due."""
         assert isinstance(pl_module, Method)
+        self._flops += self._stop_counting() * trainer.world_size / step_images(trainer)
         seen, now = pl_module.images_seen, time.perf_counter()
         self._step_end = now
         if not due(seen, seen - step_images(trainer), self.every):
@@ -129,6 +139,20 @@ class Telemetry(pl.Callback):
             metrics[f"lr/{pl_module.player_names[i]}"] = optimizer.param_groups[0]["lr"]
         self._log(trainer, metrics, seen)
         self._restart(trainer, seen, time.perf_counter())
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """A step that is counted may not be the one that ends."""
+        self._stop_counting()
+
+    def _stop_counting(self) -> int:
+        """Floating-point operations counted since, 0 where nothing is."""
+        counting, self._counting = self._counting, None
+        if counting is None:
+            return 0
+        counting.__exit__(None, None, None)
+        return counting.total
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the validation's means and its picture."""
@@ -170,6 +194,11 @@ class Telemetry(pl.Callback):
             found["reduced_mib_per_step"] = reduced / 2**20 / max(1, images // step_images(trainer))
             shares = rows.mean(0).tolist()
         found["data_wait_share"] = shares[0]
+        if self._flops:  # of each device
+            rate = self._flops * found["images_per_sec"] / trainer.world_size
+            found["tflops"] = rate / 1e12
+            if self._peak is not None:
+                found["mfu"] = rate / self._peak
         if torch.cuda.is_available():
             found["gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         return {f"speed/{name}": value for name, value in found.items()}

@@ -48,6 +48,8 @@ def build_workspace(entity: str, project: str) -> Any:
         line("images a second", "speed/images_per_sec"),
         line("waiting", "speed/data_wait_share", "speed/rank_wait_share"),
         line("GPU memory, GiB", "speed/gpu_memory_gib"),
+        line("TFLOP/s of each device", "speed/tflops"),
+        line("share of the device's peak", "speed/mfu"),
     ]
     grids = [panels.MediaBrowser(title="validation", media_keys=["val/grid"], num_columns=1)]
     tables = [panels.WeavePanelSummaryTable(table_name=TABLE)]
