@@ -251,12 +251,17 @@ class SynthesisNetwork(nn.Module):
             )
         if weights:
             return synthesize_changed(self, wp, weights, f, noise)
-        source, x = NoiseSource(noise, seeds, self, wp.shape[0]), None
         start = 4 if f is None else self._block_of(f)
+        return self.run_layers(wp, f, start, NoiseSource(noise, seeds, self, wp.shape[0]))
+
+    def run_layers(self, wp: Tensor, f: Tensor | None, start: int, noise: NoiseSource) -> Tensor:
+        """`forward` on checked arguments and drawn noise: nothing but layers, which a compiler may
+        take as one graph. Starts in the block of `start` px."""
+        x = None
         for r in self.block_sizes[self.block_sizes.index(start) :]:
             block, k = getattr(self, f"b{r}"), 2 * int(math.log2(r))
-            x = f if f is not None and r == start else block.enter(x, wp.shape[0], source)
-            x = block.finish(x, wp[:, k - 4], wp[:, k - 3], source)
+            x = f if f is not None and r == start else block.enter(x, wp.shape[0], noise)
+            x = block.finish(x, wp[:, k - 4], wp[:, k - 3], noise)
         image: Tensor = block.torgb(x)
         return image.tanh() if self.final_tanh else image
 

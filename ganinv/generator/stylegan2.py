@@ -299,13 +299,18 @@ class SynthesisNetwork(nn.Module):
             )
         if weights:
             return synthesize_changed(self, wp, weights, f, noise)
-        source, image, x = NoiseSource(noise, seeds, self, wp.shape[0]), None, None
         start = 4 if f is None else self._block_of(f)
+        return self.run_layers(wp, f, start, NoiseSource(noise, seeds, self, wp.shape[0]))
+
+    def run_layers(self, wp: Tensor, f: Tensor | None, start: int, noise: NoiseSource) -> Tensor:
+        """`forward` on checked arguments and drawn noise: nothing but layers, which a compiler may
+        take as one graph. Starts in the block of `start` px."""
+        image, x = None, None
         for r in self.block_sizes[self.block_sizes.index(start) :]:
             block, k = getattr(self, f"b{r}"), 2 * int(math.log2(r))
             given = f if r == start else None
-            x = Scaled(given) if given is not None else block.enter(x, wp[:, max(k - 5, 0)], source)
-            x, image = block.finish(x, image, wp[:, k - 4], wp[:, k - 3], source)
+            x = Scaled(given) if given is not None else block.enter(x, wp[:, max(k - 5, 0)], noise)
+            x, image = block.finish(x, image, wp[:, k - 4], wp[:, k - 3], noise)
         assert image is not None
         return image
 

@@ -322,6 +322,11 @@ class SynthesisNetwork(nn.Module):
             )
         if weights:
             return synthesize_changed(self, wp, weights, f, noise)
+        return self.run_layers(wp)
+
+    def run_layers(self, wp: Tensor) -> Tensor:
+        """`forward` on checked arguments: nothing but layers, which a compiler may take as one
+        graph."""
         x = self.input(wp[:, 0])
         for i, name in enumerate(self.layer_names):
             x = getattr(self, name)(x, wp[:, i + 1])

@@ -23,6 +23,9 @@ memory: torch's fused Adam at a step so late that its own bias corrections are 1
 
     p <- p - size m / (sqrt(v) + eps)
     size = lr r_t / (1-beta1^t),  or size = lr / (1-beta1^t) eps with an eps beside which v vanishes
+
+A compiler sees nothing of that kernel, so it is given the same formula in plain operations
+(`plain_update`), with the numbers that change from step to step as tensors.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from torch import Tensor, nn
 
 from ganinv.optimizer.skip import laid_out_as
 
+Tensors = list[Tensor]
+Update = Callable[[Tensors, Tensors, Tensors, Tensors, Tensor, tuple[float, float], Tensor], None]
 MOVED = ("exp_avg", "exp_avg_sq", "slow_buffer")
 LATE = 1e9  # the step of which beta^t is 0
 FAR = 2.0**40  # an eps beside which sqrt(v) vanishes; times it and over it is exact
@@ -52,6 +57,30 @@ def rectification(t: int, beta2: float, threshold: float) -> float | None:
     return math.sqrt((1 - beta2_t) * spread)
 
 
+def plain_update(
+    p: Tensors, g: Tensors, m: Tensors, v: Tensors, rates: Tensor, betas: tuple[float, float],
+    skip: Tensor,
+) -> None:  # fmt: skip
+    """What `Ranger` does to tensors of one age, in place, in operations that a compiler knows.
+
+    Args:
+        p, g, m, v: see the module; g is left as it is, not centralised.
+        rates: size, eps and the share of p that decays, [3].
+        betas: as `Ranger`.
+        skip: [], 1 to leave all as it is, whatever g holds, and 0.
+    """
+    size, eps, decay = rates.unbind()
+    keep = 1 - skip
+    g = [torch.where(skip > 0, 0, gradient) for gradient in g]
+    g = [x - x.mean(tuple(range(1, x.ndim)), keepdim=True) if x.ndim > 1 else x for x in g]
+    torch._foreach_add_(m, torch._foreach_mul(torch._foreach_sub(g, m), keep * (1 - betas[0])))
+    square = torch._foreach_mul(g, g)
+    torch._foreach_add_(v, torch._foreach_mul(torch._foreach_sub(square, v), keep * (1 - betas[1])))
+    way = torch._foreach_div(m, torch._foreach_add(torch._foreach_sqrt(v), eps))
+    torch._foreach_mul_(p, 1 - keep * decay)
+    torch._foreach_add_(p, torch._foreach_mul(way, -keep * size))
+
+
 class Ranger(torch.optim.Optimizer):
     """RAdam with gradient centralisation inside Lookahead.
 
@@ -65,6 +94,8 @@ class Ranger(torch.optim.Optimizer):
         eps: added to the root of the uncorrected v.
         weight_decay: decoupled decay, scaled by lr.
     """
+
+    update: Update | None = None  # `plain_update`, compiled; None: torch's fused kernel
 
     def __init__(
         self,
@@ -97,7 +128,8 @@ class Ranger(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient; centralises the gradients in place."""
+        """One update of every parameter that has a gradient; may centralise the gradients in
+        place."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -135,21 +167,35 @@ class Ranger(torch.optim.Optimizer):
         p: list[Tensor] = list(parameters)
         g = [laid_out_as(q.grad, q) for q in parameters if q.grad is not None]
         m, v, slow = ([self.state[q][key] for q in parameters] for key in MOVED)
-        for gradient in g:
-            if gradient.ndim > 1:
-                gradient.sub_(gradient.mean(tuple(range(1, gradient.ndim)), keepdim=True))
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         r = rectification(t, beta2, group["N_sma_threshhold"])
         size, eps = lr / (1 - beta1**t), group["eps"]
         size, eps = (size * FAR, FAR) if r is None else (size * r, eps)
-        late = p[0].new_full((), LATE, dtype=torch.float32)
-        decay = group["weight_decay"] * lr / size if size else 0.0  # scaled by lr, not by size
-        torch._fused_adamw_(
-            p, g, m, v, [], [late] * len(p), lr=size, beta1=beta1, beta2=beta2, eps=eps,
-            weight_decay=decay, amsgrad=False, maximize=False, found_inf=found_inf,
-        )  # fmt: skip
+        if self.update is None:
+            self._fused(p, g, m, v, (size, eps, group["weight_decay"] * lr), (beta1, beta2))
+        else:
+            rates = torch.tensor([size, eps, group["weight_decay"] * lr], dtype=p[0].dtype)
+            skip = p[0].new_zeros(()) if found_inf is None else found_inf
+            on_device = rates.to(p[0].device, non_blocking=True)
+            self.update(p, g, m, v, on_device, (beta1, beta2), skip)
         if t % group["k"] == 0:
             self._look_ahead(p, slow, group["alpha"], found_inf)
+
+    def _fused(
+        self, p: Tensors, g: Tensors, m: Tensors, v: Tensors,
+        rates: tuple[float, float, float], betas: tuple[float, float],
+    ) -> None:  # fmt: skip
+        """The update by torch's fused kernel; centralises g in place."""
+        for gradient in g:
+            if gradient.ndim > 1:
+                gradient.sub_(gradient.mean(tuple(range(1, gradient.ndim)), keepdim=True))
+        size, eps, decay = rates
+        late = p[0].new_full((), LATE, dtype=torch.float32)
+        torch._fused_adamw_(
+            p, g, m, v, [], [late] * len(p), lr=size, beta1=betas[0], beta2=betas[1], eps=eps,
+            weight_decay=decay / size if size else 0.0,  # scaled by lr, not by size
+            amsgrad=False, maximize=False, found_inf=getattr(self, "found_inf", None),
+        )  # fmt: skip
 
     @staticmethod
     def _look_ahead(p: list[Tensor], slow: list[Tensor], alpha: float, skip: Tensor | None) -> None:

@@ -19,6 +19,7 @@ from ganinv.trainer.artifacts import Lineage
 from ganinv.trainer.batch_norm import SyncBatchNorm
 from ganinv.trainer.callbacks import StopAndValidate, Telemetry
 from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
+from ganinv.trainer.compile import Compile, wants_compiler
 from ganinv.trainer.environment import Launched
 from ganinv.trainer.guards import CompareRanks, KeepNotFinite
 from ganinv.trainer.optimizers import Optimizers
@@ -42,6 +43,7 @@ def build_trainer(
     micro_batches: int,
     reference_batch_size: int | None,
     sync_batchnorm: bool,
+    compile: bool | Literal["auto"],
     max_kimg: float,
     rate_decay: float,
     log_every_images: int,
@@ -71,6 +73,8 @@ def build_trainer(
         reference_batch_size: images of a step, of all processes, that the optimizers' numbers are
             meant for; other batches change them (`optimizer/scale.py`). None: as given.
         sync_batchnorm: batch normalisation over the images of all ranks.
+        compile: G's synthesis, the image terms and Ranger's update under torch.compile; auto: on
+            GPUs (`compile.py`).
         max_kimg: length of the run in thousands of images.
         rate_decay: share of that, at the end, over which all rates fall linearly to nothing; 0 for
             rates as the method has them.
@@ -125,6 +129,8 @@ def build_trainer(
         Lineage(),
         Progress(max_images=round(max_kimg * 1000)),
     ]
+    if wants_compiler(compile, _device(accelerator)):
+        callbacks.append(Compile(required=compile is True))
     if sync_batchnorm:
         callbacks.append(SyncBatchNorm())
     return pl.Trainer(
@@ -146,6 +152,11 @@ def build_trainer(
         enable_model_summary=False,
         deterministic=deterministic,
     )
+
+
+def _device(accelerator: str) -> str:
+    """The kind of device that a trainer will take, as far as the compiler cares."""
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _check_batch_and_device(batch_size: int, micro_batches: int, accelerator: str) -> None:

@@ -59,6 +59,11 @@ def dry_run(cfg: DictConfig) -> None:
         ConfigError: more memory is needed than there is; or the config cannot work.
     """
     quieten()
+    if cfg.trainer.compile is not False:
+        raise ConfigError(
+            explain(f"trainer.compile={cfg.trainer.compile} with trainer=dry", "false: a dry run "
+                    "takes one step, and is not compiled", "leave it out")
+        )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         cfg, drawn = with_random_weights(cfg, Path(folder))
         print("Dry run: one step on noise; nothing is saved.")

@@ -40,6 +40,7 @@ TRAIN = {
     "trainer.max_kimg=abc": "expected a number above 0",
     "trainer.keep_best=-1": f"{WHOLE} 0",
     "trainer.threads=0": f"{WHOLE} 1",
+    "trainer.compile=maybe": "expected true or false or one of auto. To",
     "trainer.precision=fp99": "expected one of 32-true, bf16-mixed. To",
     "trainer.accelerator=tpu": "expected one of cpu, gpu, cuda, auto",
     "trainer.bucket_mb=0": "expected a number above 0",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganinv.optimizer.ranger import Ranger, rectification
+from ganinv.optimizer.ranger import Ranger, plain_update, rectification
 
 SETTINGS: dict[str, Any] = dict(
     lr=1e-2, alpha=0.5, k=6, betas=(0.95, 0.999), n_sma_threshold=5, eps=1e-5, weight_decay=0.0
@@ -75,10 +75,12 @@ def give(params: list[nn.Parameter], step: int) -> None:
         p.grad = g
 
 
+@pytest.mark.parametrize("update", [None, plain_update], ids=["fused", "for a compiler"])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_equals_the_plain_loop(decay: float) -> None:
+def test_equals_the_plain_loop(decay: float, update: Any) -> None:
     params = parameters()
     optimizer = Ranger(params, **SETTINGS | {"weight_decay": decay})
+    optimizer.update = update
     plain = [PlainRanger(p.detach(), decay) for p in params]
     for step in range(40):
         give(params, step)
@@ -104,6 +106,30 @@ def test_table_of_factors(t: int, factor: float) -> None:
 
 def test_adaptive_from_the_sixth_step() -> None:
     assert rectification(5, 0.999, 5) is None and rectification(6, 0.999, 5) is not None
+
+
+def test_both_forms_leave_out_what_is_not_finite() -> None:
+    """The one for a compiler as torch's fused kernel: nothing moves, t does."""
+    found = []
+    for update in (None, plain_update):
+        params = parameters()
+        optimizer = Ranger(params, **SETTINGS)
+        optimizer.update = update  # type: ignore[assignment]
+        for step in range(8):
+            give(params, step)
+            broken = step in (3, 5)  # the sixth would look ahead
+            if broken:
+                params[0].grad.fill_(float("nan"))  # type: ignore[union-attr]
+                before = copy.deepcopy([p.detach() for p in params])
+            optimizer.found_inf = torch.tensor(float(broken))  # type: ignore[attr-defined]
+            optimizer.step()
+            if broken:
+                assert all(torch.equal(a, p) for a, p in zip(before, params, strict=True))
+        found.append((params, optimizer.state_dict()["state"]))
+    for p, q in zip(found[0][0], found[1][0], strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+    for i, state in found[0][1].items():
+        torch.testing.assert_close(state, found[1][1][i], rtol=1e-6, atol=1e-7)
 
 
 def test_resumed_is_the_same_run_bit_for_bit() -> None:
