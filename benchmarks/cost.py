@@ -13,7 +13,8 @@ Counted on torch's meta device, which computes nothing: no GPU is needed, and ev
 Two images, float32, eager, a step in which every penalty is due, with optimizers that have taken
 one before. torch takes its foreach and fused forms for meta tensors as for those of a GPU. Weights
 are random; a GPU's cache, kernels that read an input twice and what a library needs besides are not
-counted, and what a backward convolution is handed but does not read is.
+counted, and what a backward convolution is handed but does not read is. What torch's compiler would
+make of the parts that a run compiles: `benchmarks/inductor.py`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from torch import Tensor
 from ganinv.config.build import build_method
 from ganinv.config.instantiate import instantiate
 from ganinv.core.safe.io import write_atomic
+from ganinv.generator.per_image import stored_maps
 from ganinv.method.base import Method
 from ganinv.trainer.compile import BACKWARD, parts_of
 from ganinv.trainer.dry import with_random_weights
@@ -59,8 +59,10 @@ def calls_of(method: Any, optimizers: list[Any], device: str) -> Iterator[tuple[
         return torch.empty(IMAGES, 3, *method.image_size, device=device, requires_grad=grad)
 
     def synthesise() -> None:
+        own = stored_maps(method.G.synthesis)
+        maps = {k: torch.empty(IMAGES, 1, *v.shape, device=device) for k, v in own.items()}
         wp = torch.empty(IMAGES, method.G.num_ws, method.G.w_dim, device=device, requires_grad=True)
-        method.G.synthesis(wp, noise=method.noise, seeds=[0, 1]).sum().backward()
+        method.G.synthesis(wp, noise=maps).sum().backward()  # drawn before, whoever runs it
 
     for part in parts_of(method, optimizers):
         name, owner, *_ = part
@@ -78,13 +80,14 @@ def calls_of(method: Any, optimizers: list[Any], device: str) -> Iterator[tuple[
 
 @contextmanager
 def only_written() -> Iterator[list[int]]:
-    """Within it code is generated and its calls of libraries are counted; then `NotRun`."""
-    from torch._inductor import config
+    """Within it code is written and not built, and running it raises `NotRun`; the calls of
+    libraries in each graph."""
+    from torch._functorch import config as backward
+    from torch._inductor import compile_fx, config
     from torch._inductor.graph import GraphLowering
     from torch._inductor.scheduler import ExternKernelSchedulerNode
 
-    library: list[int] = []
-    compiled = {"modules": 0}
+    calls: list[int] = []
 
     class Module:
         @staticmethod
@@ -94,22 +97,16 @@ def only_written() -> Iterator[list[int]]:
     def written(graph: Any) -> Any:
         graph.codegen()
         nodes = graph.scheduler.nodes
-        library.append(sum(isinstance(node, ExternKernelSchedulerNode) for node in nodes))
-        compiled["modules"] += 1
+        calls.append(sum(isinstance(node, ExternKernelSchedulerNode) for node in nodes))
         return Module
 
-    from torch._functorch import config as functorch
-
-    metrics = logging.getLogger("torch.__inductor_metrics")
     with (
         mock.patch.object(GraphLowering, "compile_to_module", written),
+        mock.patch.object(compile_fx, "inductor_metrics_log", mock.Mock()),  # it counts when asked
         config.patch(fx_graph_cache=False, fx_graph_remote_cache=False),
-        functorch.patch(**BACKWARD, enable_autograd_cache=False),
-        mock.patch.object(metrics, "disabled", False),
+        backward.patch(**BACKWARD, enable_autograd_cache=False),
     ):
-        torch._logging.set_logs(inductor_metrics=True)
-        logging.getLogger("torch").handlers.clear()
-        yield library
+        yield calls
 
 
 def compiled_counts(part: Any, run: Callable[[], Any]) -> dict[str, Any]:

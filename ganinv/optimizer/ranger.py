@@ -43,6 +43,7 @@ Tensors = list[Tensor]
 Update = Callable[[Tensors, Tensors, Tensors, Tensors, Tensor, tuple[float, float], Tensor], None]
 MOVED = ("exp_avg", "exp_avg_sq", "slow_buffer")
 LATE = 1e9  # the step of which beta^t is 0
+AT_ONCE = 64  # tensors of a graph: the time of compiling grows faster than their number
 FAR = 2.0**40  # an eps beside which sqrt(v) vanishes; times it and over it is exact
 
 
@@ -177,7 +178,9 @@ class Ranger(torch.optim.Optimizer):
             rates = torch.tensor([size, eps, group["weight_decay"] * lr], dtype=p[0].dtype)
             skip = p[0].new_zeros(()) if found_inf is None else found_inf
             on_device = rates.to(p[0].device, non_blocking=True)
-            self.update(p, g, m, v, on_device, (beta1, beta2), skip)
+            for first in range(0, len(p), AT_ONCE):
+                part = slice(first, first + AT_ONCE)
+                self.update(p[part], g[part], m[part], v[part], on_device, (beta1, beta2), skip)
         if t % group["k"] == 0:
             self._look_ahead(p, slow, group["alpha"], found_inf)
 

@@ -39,6 +39,7 @@ BACKWARD = {  # how torch's compiler treats backward passes
     "backward_pass_autocast": "off",
     "force_non_lazy_backward_lowering": True,  # with the forward pass, where a failure has a name
 }
+GRAPHS = 64  # of one function at most: Ranger's update has one for every 64 tensors
 ON_IMAGES = {"x_hat", "x"}
 
 Function = Callable[..., Any]
@@ -104,7 +105,7 @@ class Compile(pl.Callback):
         self.required = required
         self.validating = False
         self._replaced: list[tuple[Any, str]] = []
-        self._before: tuple[str | None, Any] | None = None
+        self._before: tuple[str | None, int, dict[str, Any]] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After the checkpoint was read. The first step then compiles, or finds in the cache what
@@ -113,6 +114,7 @@ class Compile(pl.Callback):
         Raises:
             ConfigError: a generator of the user's own, which is not made for it.
         """
+        from torch._dynamo import config as tracing
         from torch._functorch import config
 
         assert isinstance(pl_module, Method)
@@ -122,9 +124,10 @@ class Compile(pl.Callback):
                 "G's synthesis", f"{type(pl_module.G).__name__} has no synthesis.run_layers"
             )
         cache = Path(os.environ.get("GANINV_CACHE", "~/.cache/ganinv")).expanduser() / "compiled"
-        self._before = os.environ.get(FOLDER), {name: getattr(config, name) for name in BACKWARD}
+        backward = {name: getattr(config, name) for name in BACKWARD}
+        self._before = os.environ.get(FOLDER), tracing.recompile_limit, backward
         os.environ.setdefault(FOLDER, str(cache))
-        self._configure(BACKWARD)
+        self._configure(GRAPHS, BACKWARD)
         for name, owner, attribute, function in parts:
             setattr(owner, attribute, self._compiled(name, function))
             self._replaced.append((owner, attribute))
@@ -191,16 +194,18 @@ class Compile(pl.Callback):
             delattr(owner, attribute)
         self._replaced = []
         if self._before is not None:
-            folder, backward = self._before
+            folder, graphs, backward = self._before
             self._before = None
-            self._configure(backward)
+            self._configure(graphs, backward)
             if folder is None:
                 os.environ.pop(FOLDER, None)
             torch.compiler.reset()  # the limit of recompilations counts a process's, not a run's
 
     @staticmethod
-    def _configure(backward: dict[str, Any]) -> None:
+    def _configure(graphs: int, backward: dict[str, Any]) -> None:
+        from torch._dynamo import config as tracing
         from torch._functorch import config
 
+        tracing.recompile_limit = graphs
         for name, value in backward.items():
             setattr(config, name, value)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ganinv.optimizer import ranger
 from ganinv.optimizer.ranger import Ranger, plain_update, rectification
 
 SETTINGS: dict[str, Any] = dict(
@@ -77,7 +78,8 @@ def give(params: list[nn.Parameter], step: int) -> None:
 
 @pytest.mark.parametrize("update", [None, plain_update], ids=["fused", "for a compiler"])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_equals_the_plain_loop(decay: float, update: Any) -> None:
+def test_equals_the_plain_loop(decay: float, update: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranger, "AT_ONCE", 2)
     params = parameters()
     optimizer = Ranger(params, **SETTINGS | {"weight_decay": decay})
     optimizer.update = update

@@ -341,7 +341,7 @@ def test_a_run_that_inductor_compiles(assets: Any, tmp_path: Path) -> None:
     """Losses of six steps agree with eager ones; a second run compiles nothing anew."""
     from torch._dynamo.utils import counters
 
-    words = plain_overrides("psp", *assets)
+    words = [*plain_overrides("psp", *assets), *SMALL]
     run(words, tmp_path / "plain")
     words = [*words, "trainer.compile=true"]
     first = run(words, tmp_path / "first")
