@@ -23,16 +23,15 @@ PREFIX = "synthesis."  # names are those of the generator's state dict
 NoiseMaps = Mapping[str, Tensor]
 
 
-def check_noise(maps: NoiseMaps, network: nn.Module, batch: int) -> dict[int, Tensor]:
-    """id of a layer's stored map -> the given maps [B,1,r,r]; layers that none names keep theirs.
+def check_noise(maps: NoiseMaps, network: nn.Module, batch: int) -> dict[str, Tensor]:
+    """The given maps, name -> [B,1,r,r]; layers that none names keep theirs.
 
     Raises:
         ValueError: a name that is no noise buffer of the network, or a map of another shape.
     """
-    own = stored_maps(network)
-    shapes = {name: (batch, 1, *buffer.shape) for name, buffer in own.items()}
+    shapes = {name: (batch, 1, *own.shape) for name, own in stored_maps(network).items()}
     _check_names("noise", maps, shapes)
-    return {id(own[name]): value for name, value in maps.items()}
+    return dict(maps)
 
 
 def stored_maps(network: nn.Module) -> dict[str, Tensor]:
@@ -41,14 +40,15 @@ def stored_maps(network: nn.Module) -> dict[str, Tensor]:
     return {f"{PREFIX}{name}": b for name, b in buffers if name.endswith("noise_const")}
 
 
-def random_maps(network: nn.Module, seeds: Sequence[int]) -> dict[int, Tensor]:
-    """id of each layer's stored map -> N(0,1) [B,1,r,r] in its place, a function of each image's
+def random_maps(network: nn.Module, seeds: Sequence[int]) -> dict[str, Tensor]:
+    """Name of each layer's stored map -> N(0,1) [B,1,r,r] in its place, a function of each image's
     seed; of all layers, also of those that an f leaves out, so that the others keep theirs."""
-    stored = list(stored_maps(network).values())
-    if not stored:
+    own = stored_maps(network)
+    if not own:
         return {}
-    drawn = randn_maps(seeds, [(1, *own.shape) for own in stored], stored[0].device)
-    return {id(own): found for own, found in zip(stored, drawn, strict=True)}
+    shapes = [(1, *stored.shape) for stored in own.values()]
+    drawn = randn_maps(seeds, shapes, next(iter(own.values())).device)
+    return dict(zip(own, drawn, strict=True))
 
 
 def synthesize_changed(

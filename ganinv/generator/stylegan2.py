@@ -38,7 +38,13 @@ from ganinv.core.op import (
     setup_filter,
     upsample2d,
 )
-from ganinv.generator.per_image import NoiseMaps, check_noise, random_maps, synthesize_changed
+from ganinv.generator.per_image import (
+    NoiseMaps,
+    check_noise,
+    random_maps,
+    stored_maps,
+    synthesize_changed,
+)
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -66,7 +72,7 @@ class NoiseSource:
         network: nn.Module | None = None,
         batch: int = 1,
     ) -> None:
-        self.maps: dict[int, Tensor] = {}
+        self.maps: dict[str, Tensor] = {}  # by name, which a compiler's cache finds again
         if not isinstance(mode, str):
             assert network is not None
             self.maps, mode = check_noise(mode, network, batch), "const"
@@ -76,13 +82,15 @@ class NoiseSource:
         if mode == "random" and seeds is not None:
             assert network is not None
             self.maps = random_maps(network, seeds)
+        names = stored_maps(network) if network is not None and self.maps else {}
+        self._name_of = {id(stored): name for name, stored in names.items()}
 
     def map(self, const: Tensor, x: Tensor) -> Tensor | None:
         """Noise for the activations x [B,C,R,R]: [R,R], [B,1,R,R] or None."""
         if self.mode == "none":
             return None
         if self.mode == "const" or self.maps:
-            return self.maps.get(id(const), const)
+            return self.maps.get(self._name_of.get(id(const), ""), const)
         return torch.randn(x.shape[0], 1, *const.shape, device=x.device)
 
 
