@@ -19,7 +19,7 @@ from ganinv.trainer.artifacts import Lineage
 from ganinv.trainer.batch_norm import SyncBatchNorm
 from ganinv.trainer.callbacks import StopAndValidate, Telemetry
 from ganinv.trainer.checkpoint_io import AtomicCheckpointIO
-from ganinv.trainer.compile import Compile, wants_compiler
+from ganinv.trainer.compile import compile_callbacks
 from ganinv.trainer.environment import Launched
 from ganinv.trainer.guards import CompareRanks, KeepNotFinite
 from ganinv.trainer.optimizers import Optimizers
@@ -129,8 +129,7 @@ def build_trainer(
         Lineage(),
         Progress(max_images=round(max_kimg * 1000)),
     ]
-    if wants_compiler(compile, _device(accelerator)):
-        callbacks.append(Compile(required=compile is True))
+    callbacks += compile_callbacks(compile, _device(accelerator))
     if sync_batchnorm:
         callbacks.append(SyncBatchNorm())
     return pl.Trainer(

@@ -209,3 +209,8 @@ class Compile(pl.Callback):
         tracing.recompile_limit = graphs
         for name, value in backward.items():
             setattr(config, name, value)
+
+
+def compile_callbacks(setting: bool | Literal["auto"], device: str) -> list[pl.Callback]:
+    """The callback of a run that compiles, or none; see `wants_compiler`."""
+    return [Compile(required=setting is True)] if wants_compiler(setting, device) else []
