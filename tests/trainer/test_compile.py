@@ -34,6 +34,7 @@ from ganinv.run.checkpoint import read_checkpoint
 from ganinv.trainer import compile as compiling
 from ganinv.trainer.compile import Compile, parts_of, wants_compiler
 from ganinv.trainer.dry import random_lpips
+from ganinv.trainer.flops import Flops
 from tests import runs
 from tests.generator.test_stylegan3 import TINY as THIRD
 from tests.interop.test_plain import FIRST
@@ -272,6 +273,8 @@ def test_validations_are_not_compiled() -> None:
     callback.on_validation_start(None, None)
     assert call(1) == 2
     callback.on_validation_end(None, None)
+    with Flops():  # sees the operations
+        assert call(1) == 2
     with pytest.raises(AssertionError, match="compiled"):
         call(1)
 
