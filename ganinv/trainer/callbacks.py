@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from ganinv.method.base import Method
+from ganinv.trainer.compile import Compile
 from ganinv.trainer.flops import COUNTED, Flops, peak_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -113,7 +114,7 @@ class Telemetry(pl.Callback):
         """What passed since the last step was spent waiting for data."""
         self._waited += time.perf_counter() - self._step_end
         self._steps += 1
-        if self._steps == COUNTED + 1:
+        if self._steps == COUNTED + 1 and not self._compiled(trainer):
             self._counting = Flops()
             self._counting.__enter__()
 
@@ -145,6 +146,11 @@ class Telemetry(pl.Callback):
     ) -> None:
         """A step that is counted may not be the one that ends."""
         self._stop_counting()
+
+    @staticmethod
+    def _compiled(trainer: pl.Trainer) -> bool:
+        """Whether parts of a step run as graphs, into which a count does not see."""
+        return any(isinstance(callback, Compile) for callback in trainer.callbacks)  # type: ignore[attr-defined]
 
     def _stop_counting(self) -> int:
         """Floating-point operations counted since, 0 where nothing is."""

@@ -6,8 +6,7 @@
     optimizer of E    Ranger's update; one that is a fused kernel already (Adam) stays
 
 E and D are not compiled: what a stage has opened and second derivatives change their graphs. Nor
-are validations, whose last batch has another size, and the step whose operations are counted
-(`flops.py`), which compiled code would hide. Compiled are functions, never modules: names of
+are validations, whose last batch has another size. Compiled are functions, never modules: names of
 weights, checkpoints and exports are what they would be without.
 
 A backward pass is compiled outside autocast, as it runs here (`method/players.py`), and together
@@ -26,7 +25,6 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.loss.term import Term, Terms
@@ -145,7 +143,7 @@ class Compile(pl.Callback):
 
         def call(*given: Any, **named: Any) -> Any:
             nonlocal given_up
-            if self.validating or given_up or _get_current_dispatch_mode() is not None:
+            if self.validating or given_up:
                 return function(*given, **named)
             try:
                 return graph(*given, **named)
