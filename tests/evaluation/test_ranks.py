@@ -65,6 +65,7 @@ def alone(checkpoint, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_and_torchrun_give_the_table_of_one(checkpoint, alone, tmp_path):
     """FID too, whose features are joined in the order of the images; one rank speaks."""
     launcher = torchrun("--standalone", "--nproc-per-node=2")

@@ -149,6 +149,7 @@ def test_an_array_gives_each_task_a_run_of_its_own(arguments, tmp_path):
     assert len({state["job"] for state in states}) == 2
 
 
+@pytest.mark.nightly
 def test_a_sweep_by_submitit(arguments, tmp_path):
     """python train.py -m hydra/launcher=submitit_slurm: a job a value."""
     told(

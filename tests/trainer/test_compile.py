@@ -194,6 +194,7 @@ def run(words: list[str], folder: Path) -> dict[str, Any]:
     return read_checkpoint(folder / "checkpoints" / "last.ckpt")
 
 
+@pytest.mark.nightly
 def test_a_killed_run_goes_on_the_same_and_its_files_are_those_of_any(
     assets: Any, tmp_path: Path, traced: None
 ) -> None:

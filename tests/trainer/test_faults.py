@@ -121,6 +121,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(common, tmp_path):
     assert not list((folder / "checkpoints").glob(".*"))
 
 
+@pytest.mark.nightly
 def test_torchrun_and_a_signal_to_its_agent(common, whole, tmp_path):
     """One folder; SIGTERM to the agent: every rank ends its step, and there is a checkpoint."""
     arguments = [a for a in common if not a.startswith("trainer.max_kimg")]
