@@ -325,8 +325,7 @@ class SynthesisNetwork(nn.Module):
         return self.run_layers(wp)
 
     def run_layers(self, wp: Tensor) -> Tensor:
-        """`forward` on checked arguments: nothing but layers, which a compiler may take as one
-        graph."""
+        """`forward` on checked arguments: layers alone, which a compiler may take as one graph."""
         x = self.input(wp[:, 0])
         for i, name in enumerate(self.layer_names):
             x = getattr(self, name)(x, wp[:, i + 1])

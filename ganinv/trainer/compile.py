@@ -20,7 +20,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -30,6 +29,7 @@ from ganinv.core.errors import ConfigError, explain
 from ganinv.loss.term import Term, Terms
 from ganinv.method.base import Method
 from ganinv.optimizer.ranger import Ranger, plain_update
+from ganinv.run.storage.fetch import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -123,10 +123,9 @@ class Compile(pl.Callback):
             self._cannot(
                 "G's synthesis", f"{type(pl_module.G).__name__} has no synthesis.run_layers"
             )
-        cache = Path(os.environ.get("GANINV_CACHE", "~/.cache/ganinv")).expanduser() / "compiled"
         backward = {name: getattr(config, name) for name in BACKWARD}
         self._before = os.environ.get(FOLDER), tracing.recompile_limit, backward
-        os.environ.setdefault(FOLDER, str(cache))
+        os.environ.setdefault(FOLDER, str(cache_folder("compiled")))
         self._configure(GRAPHS, BACKWARD)
         for name, owner, attribute, function in parts:
             setattr(owner, attribute, self._compiled(name, function))
