@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -262,8 +263,11 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "CLAIMS.md")
     parser.add_argument("--train", nargs="*", default=[], help="words added to every training")
     parser.add_argument("--evaluate", nargs="*", default=[], help="and to every evaluation")
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="processes side by side")
     args = parser.parse_args()
-    runs = Runs(args.out, {"train": args.train, "evaluate": args.evaluate})
+    runs = Runs(args.out, {"train": args.train, "evaluate": args.evaluate}, args.cores)
+    if len(args.only) == len(CLAIMS):
+        runs.carry_out_all()
     found: dict[str, list[Measured]] = {}
     for claim in CLAIMS:
         if claim.name not in args.only:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,16 +105,25 @@ class Runs:
     Args:
         out: OUT.
         words: added to every training and evaluation (`trainer.max_kimg=0.1` tries the script).
+        cores: so many trainings or evaluations run side by side, each on one thread: threads of
+            one process wait for one another, which two processes do not.
     """
 
-    def __init__(self, out: Path, words: Mapping[str, list[str]]) -> None:
-        self.out, self.words = out.resolve(), words
+    def __init__(self, out: Path, words: Mapping[str, list[str]], cores: int) -> None:
+        self.out, self.words, self.cores = out.resolve(), words, cores
+
+    def carry_out_all(self) -> None:
+        """Every training, the boundary of glasses, every evaluation."""
+        with ThreadPoolExecutor(self.cores) as side_by_side:
+            list(side_by_side.map(self.checkpoint, TRAININGS))
+            self._glasses("semantics")
+            list(side_by_side.map(self.evaluated, EVALUATIONS))
 
     def checkpoint(self, name: str) -> Path:
         """The last checkpoint of a training, which is carried out if it was not."""
         folder = self.out / "runs" / name
         if read_state(folder).get("state") != "finished":
-            self._call("train.py", *TRAININGS[name], *self.words["train"], f"run_dir={folder}",
+            self._call(name, "train.py", *TRAININGS[name], *self.words["train"], f"run_dir={folder}",
                        "resume=auto", "logger=csv")  # fmt: skip
         return folder / "checkpoints" / "last.ckpt"
 
@@ -135,7 +145,7 @@ class Runs:
             glasses = [] if what.glasses is None else self._glasses(what.glasses)
             words = [*what.words, *base, *glasses, f"limit={what.limit}", *self.words["evaluate"]]
             checkpoint = self.checkpoint(what.of)
-            self._call("evaluate.py", f"checkpoint={checkpoint}", *words, f"output={folder}")
+            self._call(f"evaluate_{name}", "evaluate.py", f"checkpoint={checkpoint}", *words, f"output={folder}")
         return folder
 
     def _glasses(self, metric: str) -> list[str]:
@@ -143,9 +153,9 @@ class Runs:
         probe, boundary = self.out / "probe.safetensors", self.out / "glasses.safetensors"
         fit = ["-m", "ganinv.cli.main", "fit"]
         if not probe.is_file():
-            self._call(*fit, "probe", "--out", str(probe))
+            self._call("probe", *fit, "probe", "--out", str(probe))
         if not boundary.is_file():
-            self._call(*fit, "boundary", "stylegan2_avatars64", "--probe", str(probe),
+            self._call("boundary", *fit, "boundary", "stylegan2_avatars64", "--probe", str(probe),
                        "--attribute", "glasses", "--out", str(boundary))  # fmt: skip
         if metric == "semantics":
             return ["metric=[distortion,lite0,semantics]", f"metric.semantics.boundary={boundary}",
@@ -154,10 +164,16 @@ class Runs:
                 f"editing.direction.file={boundary}", f"metric.change.probe={probe}",
                 "metric.change.attribute=glasses"]  # fmt: skip
 
-    def _call(self, script: str, *words: str) -> None:
-        print("$ python", script, *words, flush=True)
-        environment = os.environ | {"WANDB_MODE": "offline"}
-        subprocess.run([sys.executable, script, *words], cwd=ROOT, check=True, env=environment)
+    def _call(self, name: str, *words: str) -> None:
+        print("$ python", *words, flush=True)
+        log = self.out / "logs" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+        with log.open("ab") as file:
+            code = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment,
+                                  stdout=file, stderr=file).returncode  # fmt: skip
+        if code != 0:
+            raise SystemExit(f"python {' '.join(words)}\nended with {code}: see {log}")
 
 
 def read_rows(path: Path) -> Rows:

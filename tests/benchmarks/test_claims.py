@@ -87,22 +87,48 @@ def test_every_training_is_built_and_every_evaluation_composes():
 def test_a_finished_run_is_read_and_an_unfinished_one_goes_on(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(Runs, "_call", lambda self, *words: called.append(words))
-    runs = Runs(tmp_path, {"train": ["seed=1"], "evaluate": ["batch_size=2"]})
+    runs = Runs(tmp_path, {"train": ["seed=1"], "evaluate": ["batch_size=2"]}, cores=1)
     checkpoint = runs.checkpoint("e4e")
     assert checkpoint == tmp_path / "runs" / "e4e" / "checkpoints" / "last.ckpt"
-    assert called[0][:2] == ("train.py", "method=e4e")
+    assert called[0][:3] == ("e4e", "train.py", "method=e4e")
     assert {"seed=1", "resume=auto"} <= {*called.pop()}
     checkpoint.parent.mkdir(parents=True)
     update_state(tmp_path / "runs" / "e4e", state="interrupted")
     runs.checkpoint("e4e")
-    assert called.pop()[0] == "train.py"
+    assert called.pop()[1] == "train.py"
     update_state(tmp_path / "runs" / "e4e", state="finished")
     folder = tmp_path / "evaluations" / "e4e"
     with pytest.raises(FileNotFoundError):
         runs.rows("e4e")
-    assert called.pop()[:2] == ("evaluate.py", f"checkpoint={checkpoint}")
+    assert called.pop()[:3] == ("evaluate_e4e", "evaluate.py", f"checkpoint={checkpoint}")
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps({"rows": [{"inversion": "encode", "mse": 1}]}))
     (folder / "images.csv").write_text("key,inversion,mse\na,encode,0.5\n")
     assert runs.rows("e4e") == {"encode": {"a": {"mse": 0.5}}}
     assert runs.result("e4e")["encode"]["mse"] == 1 and not called
+
+
+def test_everything_is_carried_out_once_and_what_fails_names_its_log(tmp_path, monkeypatch):
+    runs = Runs(tmp_path, {"train": [], "evaluate": []}, cores=2)
+    done = []
+
+    def finish(self, name, *words):
+        done.append(name)
+        if "train.py" in words:
+            update_state(tmp_path / "runs" / name, state="finished")
+        elif "evaluate.py" in words:
+            folder = tmp_path / "evaluations" / name.removeprefix("evaluate_")
+            folder.mkdir(parents=True)
+            (folder / "metrics.json").write_text("{}")
+        else:
+            (tmp_path / words[-1]).touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "_call", finish)
+        runs.carry_out_all()
+    assert sorted(done) == sorted(
+        [*TRAININGS, *(f"evaluate_{name}" for name in EVALUATIONS), "probe", "boundary"]
+    )
+    with pytest.raises(SystemExit, match=r"no_such.py\nended with 2: see .*psp.log"):
+        runs._call("psp", "no_such.py")
+    assert "No such file" in (tmp_path / "logs" / "psp.log").read_text()
