@@ -54,11 +54,13 @@ def trained(method, assets, folder, *extra, words=plain_overrides):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_equals_the_uninterrupted_one(method, assets, tmp_path):
-    """Stopped after 12 of 24 images, off every validation and shard boundary, then resumed."""
-    whole = trained(method, assets, tmp_path / "whole")
+    """Stopped after 12 of 24 images, off every validation and shard boundary, then resumed; all
+    rates fall from there on."""
+    decay = "trainer.rate_decay=0.5"
+    whole = trained(method, assets, tmp_path / "whole", decay)
     half = trained(method, assets, tmp_path / "half", "trainer.max_kimg=0.012")
     assert read_checkpoint(half)["images_seen"] == 12
-    resumed = trained(method, assets, tmp_path / "half", f"resume={half}")
+    resumed = trained(method, assets, tmp_path / "half", f"resume={half}", decay)
     first, second = read_checkpoint(whole), read_checkpoint(resumed)
     assert first["images_seen"] == second["images_seen"] == 24
     for entry in ("state_dict", "optimizer_states"):
