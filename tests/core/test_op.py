@@ -1,8 +1,11 @@
 """The operators: against definitions written out, and against each other."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganinv.core.op import (
@@ -227,3 +230,43 @@ def test_upfirdn2d_with_a_factor_for_each_axis_is_its_definition(axis):
     big[:, :, :: factor[0], :: factor[1]] = x
     expected = upfirdn2d_by_definition(big, f, 1, 1, padding, 1.7)
     np.testing.assert_allclose(ours, expected[:, :, :: factor[0], :: factor[1]], atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_clamp_has_torch_clamp_s_value_and_gradients_in_one_pass_each_way(dtype):
+    """Over values within, beyond and far beyond the limit; NaN stays NaN."""
+    x = torch.linspace(-3, 3, 40, dtype=dtype).reshape(2, 5, 2, 2)
+    scale = torch.linspace(0.5, 2, 10, dtype=dtype).reshape(2, 5)
+    ends = []
+    for clamped in (
+        lambda u, s: Scaled(u, s).clamped(1.0).whole(),
+        lambda u, s: Scaled(u, s).whole().clamp(-1.0, 1.0),
+    ):
+        u, s = x.clone().requires_grad_(), scale.clone().requires_grad_()
+        y = clamped(u, s)
+        first = torch.autograd.grad(y.pow(3).sum(), (u, s), create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), (u, s))
+        ends.append([y, *first, *second])
+    for ours, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert Scaled(torch.full((1, 1, 1, 1), math.nan), torch.ones(1, 1)).clamped(1.0).u.isnan().all()
+
+    bias = torch.zeros(5, dtype=dtype)
+    lrelu = (F.leaky_relu(x, 0.2) * 2**0.5).clamp(-1, 1)
+    torch.testing.assert_close(bias_act(x, bias, "lrelu", clamp=1.0), lrelu, rtol=0, atol=0)
+    kept = x.clone()
+    torch.testing.assert_close(bias_act(x, None, clamp=1.0), x.clamp(-1, 1), rtol=0, atol=0)
+    assert torch.equal(x, kept)  # what it was given is not written to
+
+    names = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(function._overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    u = x.clone().requires_grad_()
+    with Calls():
+        Scaled(u, scale).clamped(1.0).u.sum().backward()
+    assert [name for name in names if "hardtanh" in name] == ["hardtanh_", "hardtanh_backward"]
+    assert not {"where", "ge", "le", "lt", "gt", "clamp"} & set(names)

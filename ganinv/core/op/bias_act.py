@@ -37,7 +37,7 @@ def bias_act(
     if gain != 1.0:
         x = x * gain
     if clamp is not None:
-        x = x.clamp(-clamp, clamp)
+        x = F.hardtanh(x, -clamp, clamp, inplace=gain != 1.0)  # see Scaled.clamped
     return x
 
 

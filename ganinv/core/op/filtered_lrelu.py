@@ -96,5 +96,5 @@ def filtered_lrelu(
     x = F.pad(x, edges) if up_filter is None else _filter(x, up_filter, up, 1, edges)
     x = F.leaky_relu(x, slope) * gain
     if clamp is not None:
-        x = x.clamp(-clamp, clamp)
+        x = F.hardtanh(x, -clamp, clamp, inplace=True)  # as clamp, in one pass each way
     return x if down_filter is None else _filter(x, down_filter, 1, down, (0, 0, 0, 0))

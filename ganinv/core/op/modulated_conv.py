@@ -28,6 +28,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ganinv.core.op.bias_act import noisy_lrelu
@@ -49,6 +50,12 @@ class Scaled(NamedTuple):
     def whole(self) -> Tensor:
         """The map itself, [B,C,H,W]."""
         return self.u if self.scale is None else Scaled(self.u).times(self.scale)
+
+    def clamped(self, limit: float) -> Scaled:
+        """The map within +-limit; its scale is not None. torch.clamp has this value and gradient as
+        well, but takes four passes for the gradient and keeps one more map for it."""
+        assert self.scale is not None  # the map, then, is nobody else's
+        return Scaled(F.hardtanh(self.whole(), -limit, limit, inplace=True))
 
 
 def modulated_conv2d(
@@ -117,7 +124,7 @@ def modulated_layer(
         y = conv2d_resample(x.times(styles), weight, f, up=up)
     u = noisy_lrelu(y, bias * norm, noise, strength * norm)
     made = Scaled(u, math.sqrt(2) / norm)
-    return made if clamp is None else Scaled(made.whole().clamp(-clamp, clamp))
+    return made if clamp is None else made.clamped(clamp)
 
 
 def _normed(
