@@ -22,7 +22,7 @@ from ganinv.run.status import read_state
 ROOT = Path(__file__).resolve().parents[1]
 ENCODERS_ON, OPTIMISED_ON, CLONED = 512, 48, 16  # test faces
 
-ENCODER = ["trainer.max_kimg=8"]
+ENCODER = ["trainer.max_kimg=8", "trainer.rate_decay=0", "optimizer.lr=1e-3"]
 E4E = ["method=e4e", *ENCODER, "method.progressive_start=2000", "method.progressive_every=400"]
 IDINVERT = ["experiment=idinvert_avatars64", *ENCODER]
 TRAININGS: dict[str, list[str]] = {
@@ -33,7 +33,13 @@ TRAININGS: dict[str, list[str]] = {
     "e4e_without_critic": [*E4E, "loss.adversarial.weight=0"],
     "e4e_all_layers": ["method=e4e", *ENCODER, "method.progressive_start=null"],
     "idinvert": IDINVERT,
-    "plain_encoder": [*IDINVERT, "dataset=synthetic", "method.adversarial_weight=0"],
+    "plain_encoder": [
+        *IDINVERT,
+        "dataset=synthetic",
+        "dataset.psi=1",
+        "dataset.batch_size=8",
+        "method.adversarial_weight=0",
+    ],
     "bdinvert_8": ["method=bdinvert", "trainer.max_kimg=4"],
     "bdinvert_16": ["method=bdinvert", "encoder.side=16", "trainer.max_kimg=4"],
 }
@@ -69,11 +75,11 @@ MOVED = ("dataset=avatars64_moved", "dataset.shift=[0,8]", "dataset.angle=15",
          "inversion=[encode,image2stylegan,bdinvert]")  # fmt: skip
 ON_DRAWN = ("dataset=avatars64",)  # trained on samples, evaluated on the drawn faces
 
-EVALUATIONS: dict[str, Evaluated] = {
+EVALUATIONS: dict[str, Evaluated] = {  # the longest last
     **{name: Evaluated(name) for name in TRAININGS if not name.startswith(("bdinvert", "plain"))},
     "plain_encoder": Evaluated("plain_encoder", ON_DRAWN),
-    "optimised": Evaluated("psp", OPTIMISED, limit=OPTIMISED_ON),
-    "cloned": Evaluated("psp", ("inversion=[clone]", "inversion.clone.steps=100"), limit=CLONED),
+    "edits_psp": Evaluated("psp", glasses="change"),
+    "edits_e4e": Evaluated("e4e", glasses="change"),
     **{
         f"domain_{weight}": Evaluated(
             "idinvert",
@@ -87,13 +93,13 @@ EVALUATIONS: dict[str, Evaluated] = {
     "free": Evaluated("idinvert", ("inversion=[image2stylegan]", *FREE), limit=OPTIMISED_ON,
                       glasses="semantics"),
     "moved": Evaluated("psp", (*MOVED, *FREE, *BASE), "bdinvert_8", OPTIMISED_ON),
-    "edits_psp": Evaluated("psp", glasses="change"),
-    "edits_e4e": Evaluated("e4e", glasses="change"),
     **{
         f"edits_{side}": Evaluated("psp", ("inversion=[bdinvert]", *BASE), f"bdinvert_{side}",
                                    OPTIMISED_ON, glasses="change")
         for side in (8, 16)
     },
+    "optimised": Evaluated("psp", OPTIMISED, limit=OPTIMISED_ON),
+    "cloned": Evaluated("psp", ("inversion=[clone]", "inversion.clone.steps=100"), limit=CLONED),
 }  # fmt: skip
 
 Rows = dict[str, dict[str, dict[str, float]]]  # inversion -> key of an image -> column -> number
@@ -123,8 +129,8 @@ class Runs:
         """The last checkpoint of a training, which is carried out if it was not."""
         folder = self.out / "runs" / name
         if read_state(folder).get("state") != "finished":
-            self._call(name, "train.py", *TRAININGS[name], *self.words["train"], f"run_dir={folder}",
-                       "resume=auto", "logger=csv")  # fmt: skip
+            words = [*TRAININGS[name], *self.words["train"], f"run_dir={folder}"]
+            self._call(name, "train.py", *words, "resume=auto", "logger=csv")
         return folder / "checkpoints" / "last.ckpt"
 
     def rows(self, name: str) -> Rows:
@@ -144,8 +150,8 @@ class Runs:
                 f"inversion.bdinvert.base_code={self.checkpoint(what.base)}"]  # fmt: skip
             glasses = [] if what.glasses is None else self._glasses(what.glasses)
             words = [*what.words, *base, *glasses, f"limit={what.limit}", *self.words["evaluate"]]
-            checkpoint = self.checkpoint(what.of)
-            self._call(f"evaluate_{name}", "evaluate.py", f"checkpoint={checkpoint}", *words, f"output={folder}")
+            of, to = f"checkpoint={self.checkpoint(what.of)}", f"output={folder}"
+            self._call(f"evaluate_{name}", "evaluate.py", of, *words, to)
         return folder
 
     def _glasses(self, metric: str) -> list[str]:

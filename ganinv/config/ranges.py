@@ -96,7 +96,9 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("num_ws", "mapping_layers", "layers"), Range(1, 64)),
     "wp_layers": Range(0, 63),
     "component": Range(0, 2**12),
-    **dict.fromkeys(("z_dim", "w_dim", "channels", "channel_max"), Range(1, 2**14)),
+    **dict.fromkeys(
+        ("z_dim", "w_dim", "mapping_width", "channels", "channel_max"), Range(1, 2**14)
+    ),
     "c_dim": Range(0, 2**14),
     "channel_base": Range(1, 2**20),
     "input_nc": Range(1, 1024),

@@ -3,7 +3,7 @@
 Source: Kang et al., "GAN Inversion for Out-of-Range Images with Geometric Transformations", arXiv
 2108.08998. The state dict has exactly the keys of kkang831/BDInvert_Release.
 
-    x [B,3,8s,8s] in [-1,1], the image scaled down to 8 px a cell     f [B,C,s,s], not activated
+    x [B,3,8s,8s] in [-1,1], the image scaled to 8 px a cell     f [B,C,s,s], not activated
 
 Fully convolutional: at every one of the sides 8s, 4s, 2s three 3x3 convolutions, then the mean
 over 2x2 px; two more at s. Moving x by 8 px moves f by one cell, which is what lets f carry an
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganinv.core.errors import ConfigError, explain
@@ -67,6 +68,15 @@ class BaseCodeEncoder(nn.Module):
             )
         f: Tensor = self.model(image)
         return f
+
+
+def scaled(image: Tensor, side: int) -> Tensor:
+    """[B,3,R,R] -> [B,3,side,side] in [-1,1], bicubic with antialiasing: what an encoder that reads
+    `side` px is given."""
+    if image.shape[-1] == side:
+        return image
+    size = (side, side)
+    return F.interpolate(image, size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def check_maps(encoder: nn.Module, synthesis: Any, fix: str) -> None:

@@ -102,6 +102,7 @@ class MappingNetwork(nn.Module):
         c_dim: K, 0 when unconditional.
         w_dim: D.
         num_layers: dense layers, each with leaky ReLU.
+        width: features between two of them; None: D.
         lr_mul: their learning rate, as a factor.
         track_w_avg: whether there is a `w_avg` buffer.
     """
@@ -115,6 +116,7 @@ class MappingNetwork(nn.Module):
         c_dim: int,
         w_dim: int,
         num_layers: int,
+        width: int | None = None,
         lr_mul: float = 0.01,
         track_w_avg: bool = True,
     ) -> None:
@@ -122,9 +124,10 @@ class MappingNetwork(nn.Module):
         self.z_dim, self.c_dim, self.num_layers = z_dim, c_dim, num_layers
         if c_dim > 0:
             self.embed = Dense(c_dim, w_dim)
-        width = z_dim + (w_dim if c_dim > 0 else 0)
+        between = [width or w_dim] * (num_layers - 1)
+        widths = [z_dim + (w_dim if c_dim > 0 else 0), *between, w_dim]
         for i in range(num_layers):
-            setattr(self, f"fc{i}", Dense(width if i == 0 else w_dim, w_dim, "lrelu", lr_mul))
+            setattr(self, f"fc{i}", Dense(widths[i], widths[i + 1], "lrelu", lr_mul))
         if track_w_avg:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -344,6 +347,7 @@ class StyleGAN2Generator(nn.Module):
         channel_base: see `SynthesisNetwork`.
         channel_max: see `SynthesisNetwork`.
         conv_clamp: see `SynthesisNetwork`.
+        mapping_width: features between two of those layers (NVIDIA's layer_features); None: w_dim.
     """
 
     def __init__(
@@ -358,6 +362,7 @@ class StyleGAN2Generator(nn.Module):
         channel_base: int,
         channel_max: int,
         conv_clamp: float | None,
+        mapping_width: int | None = None,
     ) -> None:
         super().__init__()
         self.source: str | None = None
@@ -372,10 +377,11 @@ class StyleGAN2Generator(nn.Module):
             "channel_base": channel_base,
             "channel_max": channel_max,
             "conv_clamp": conv_clamp,
+            "mapping_width": mapping_width,
         }
         self.z_dim, self.c_dim, self.w_dim, self.resolution = z_dim, c_dim, w_dim, resolution
         self.mapping = MappingNetwork(
-            z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_layers=mapping_layers
+            z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_layers=mapping_layers, width=mapping_width
         )
         self.synthesis = SynthesisNetwork(
             w_dim=w_dim,

@@ -245,11 +245,13 @@ def _generator_fault(generator: torch.nn.Module) -> Reason | None:
     if a["c_dim"] or a["img_channels"] != 3 or generator.resolution > MAX_RESOLUTION:
         given = f"c_dim={a['c_dim']}, {a['img_channels']} channels, {generator.resolution} px"
         return f"a generator of {given}", expected
-    widths = (a["z_dim"], a["w_dim"], a["mapping_layers"])
-    if widths != (WIDTH, WIDTH, MAPPING_LAYERS):
+    widths = (a["z_dim"], a["w_dim"], a["mapping_layers"], a["mapping_width"] or a["w_dim"])
+    if widths != (WIDTH, WIDTH, MAPPING_LAYERS, WIDTH):
         return (
-            "a generator of z_dim={}, w_dim={}, mapping_layers={}".format(*widths),
-            f"{WIDTH}, {WIDTH} and {MAPPING_LAYERS}",
+            "a generator of z_dim={}, w_dim={}, mapping_layers={}, mapping_width={}".format(
+                *widths
+            ),
+            f"{WIDTH}, {WIDTH}, {MAPPING_LAYERS} and {WIDTH}",
         )
     for size, channels in generator.synthesis.channels.items():
         fixed = min(32768 // size, 512)

@@ -4,14 +4,14 @@ Source: Kang et al., "GAN Inversion for Out-of-Range Images with Geometric Trans
 2108.08998, sec. 3; constants of kkang831/BDInvert_Release.
 
     x    [B,3,R,R]   image, also shifted, rotated or scaled as no training image is
-    f    [B,C,h,h]   starts at f_0 = E(x made smaller), the base code (`method=bdinvert` trains E)
+    f    [B,C,h,h]   starts at f_0 = E(x at 8 px a cell), the base code (`method=bdinvert` trains E)
     wp_i i >= M      starts at w_avg; layers below M = 2 log2(h) - 4 are not read, so they stay
     p    whitened    P_N: `statistics.py`
 
     L = mse |G(f, wp) - x|^2 + perceptual d(G(f, wp), x) + base mean (f - f_0)^2 + p_norm mean p^2
 
 Differs from the released code in: layers below M neither move nor count in p_norm (released: they
-are drawn to the mean, and make it small); eigenvalues have a floor; x is made smaller by bicubic
+are drawn to the mean, and make it small); eigenvalues have a floor; x is scaled by bicubic
 interpolation with antialiasing (released: Lanczos in 8 bits); d compares images that were averaged
 down alike (released: the target by Lanczos, the other by bicubic without antialiasing). The paper's
 hard clip of p is the released L2 penalty here.
@@ -24,7 +24,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ganinv.core.command import entry
@@ -32,7 +31,7 @@ from ganinv.core.errors import ConfigError, WeightsError, explain, named
 from ganinv.core.interface import Inversion, Target
 from ganinv.core.network import filled, refused_as_malformed
 from ganinv.core.safe.io import load_tensors
-from ganinv.encoder.base_code import BaseCodeEncoder, check_maps
+from ganinv.encoder.base_code import BaseCodeEncoder, check_maps, scaled
 from ganinv.generator.stylegan3 import StyleGAN3Generator
 from ganinv.inversion.likeness import Likeness
 from ganinv.inversion.optimise import Known, Leaves, Optimise
@@ -88,11 +87,11 @@ class BDInvert(Optimise):
         self.whiten = Whitening.of(moments_of(self.model.G, samples), floor)
 
     def check(self, target: Target) -> None:
-        """Also refuse images that E would have to be given larger than they are."""
+        """Also refuse images smaller than G's, which E would have to be given larger."""
         super().check(target)
         height, width = target.x.shape[-2:]
-        if height != width or height < self.E.input_size[0]:
-            side = self.E.input_size[0]
+        side = min(self.E.input_size[0], self.model.G.resolution)
+        if height != width or height < side:
             raise ConfigError(
                 explain(f"images of {height} x {width} px for a base code of {self.E.side} cells",
                         f"square images of at least {side} px", "use larger images")
@@ -100,10 +99,7 @@ class BDInvert(Optimise):
 
     def base_code(self, x: Tensor) -> Tensor:
         """x [B,3,R,R] -> f_0 [B,C,h,h]."""
-        size = self.E.input_size
-        if x.shape[-1] > size[0]:
-            x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
-        f: Tensor = self.E.to(x.device)(x)
+        f: Tensor = self.E.to(x.device)(scaled(x, self.E.input_size[0]))
         return f
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ Source: Kang et al., "GAN Inversion for Out-of-Range Images with Geometric Trans
 
     wp    [B,L,D]    codes of z ~ N(0,I), truncated: psi 0.7 on the first 8 layers
     I     [B,3,R,R]  G(wp), a sample: training needs no images
-    I_low [B,3,8h,8h]  I made smaller                 f     [B,C,h,h]  = E(I_low), the base code
+    I_low [B,3,8h,8h]  I at 8 px a cell               f     [B,C,h,h]  = E(I_low), the base code
     I_rec [B,3,R,R]  = G(f, wp): f replaces the features at h x h px, coarser RGB is dropped; only
                      the layers of wp above them matter, and they are the true ones
 
@@ -16,7 +16,7 @@ Regressing f itself was tried in the paper, and hurts.
 
 Differs from the released code in: images are made smaller by bicubic interpolation with
 antialiasing (released: Lanczos, in 8 bits on the CPU), on both sides of LPIPS (released: its I_rec
-without antialiasing), clamped to [-1,1] there (released: I_rec is not) and never enlarged
+without antialiasing), clamped to [-1,1] there (released: I_rec is not) and not enlarged there
 (released: always 256 px). The dataset must be synthetic: no other has the codes of its images.
 """
 
@@ -25,12 +25,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ganinv.core.errors import ConfigError, explain
 from ganinv.core.interface import Batch, Inversion
-from ganinv.encoder.base_code import check_maps
+from ganinv.encoder.base_code import check_maps, scaled
 from ganinv.loss.term import Losses
 from ganinv.method.inverting import GRID_IMAGES, EncoderMethod
 from ganinv.task.image import Image
@@ -38,10 +37,7 @@ from ganinv.task.image import Image
 
 def smaller(image: Tensor, side: int) -> Tensor:
     """[B,3,R,R] -> [B,3,side,side] in [-1,1], bicubic with antialiasing; larger never."""
-    if image.shape[-1] <= side:
-        return image
-    size = (side, side)
-    return F.interpolate(image, size, mode="bicubic", antialias=True).clamp(-1, 1)
+    return image if image.shape[-1] <= side else scaled(image, side)
 
 
 class BDInvert(EncoderMethod):
@@ -113,7 +109,7 @@ class BDInvert(EncoderMethod):
     def base_code(self, image: Tensor) -> Tensor:
         """I [B,3,R,R] -> f [B,C,h,h]."""
         side: int = self.E.input_size[0]  # type: ignore[index, assignment]
-        f: Tensor = self.E(smaller(image, side))
+        f: Tensor = self.E(scaled(image, side))
         return f
 
     def validate(self, batch: Batch, batch_idx: int) -> None:

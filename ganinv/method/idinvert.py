@@ -90,7 +90,15 @@ class IDInvert(EncoderMethod):
         self.game, self.adversarial_weight = GAMES[gan_loss], adversarial_weight
         self.gamma, self.decay_every = gamma, decay_every
         layout = {"memory_format": torch.channels_last}
-        self.add_player("D", discriminator_of(discriminator_weights).to(**layout), optimizer_D)
+        critic = discriminator_of(discriminator_weights)
+        height, width = self.model.input_size
+        if (side := getattr(critic, "resolution", height)) != height or height != width:
+            raise ConfigError(
+                explain(f"images of {height} x {width} px with a discriminator of {side} px",
+                        f"dataset.image_size=[{side},{side}]: D sees images as the encoder does",
+                        "set it, or name another method.discriminator_weights")
+            )  # fmt: skip
+        self.add_player("D", critic.to(**layout), optimizer_D)
 
     def schedule(self, player: str) -> float:
         """0.8^(images seen / `decay_every`), for both players."""

@@ -45,6 +45,7 @@ GENERATORS = {
     "stylegan2": (stylegan2, {}, True),
     "stylegan2 with clamp and labels": (stylegan2, {"conv_clamp": 256, "c_dim": 3}, True),
     "stylegan2 of stylegan3's release": (stylegan2, {"conv_clamp": 256}, False),
+    "stylegan2 with a mapping network of its own width": (stylegan2, {"mapping_width": 12}, True),
     "stylegan3-t": (stylegan3, {}, False),
     "stylegan3-r": (stylegan3, test_stylegan3.ROTATION, False),
     "stylegan3-t with labels": (stylegan3, {"c_dim": 2}, False),

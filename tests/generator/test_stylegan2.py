@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from ganinv.core.errors import WeightsError
 from ganinv.core.latent import repeat_w, truncate
 from ganinv.core.op import Scaled, upsample2d
+from ganinv.generator.importer import rosinality
 from ganinv.generator.stylegan2 import NoiseSource, StyleGAN2Generator, SynthesisLayer, ToRGB
 from tests.core.test_op import WeightGradients
 from tests.golden_tools import case
@@ -159,6 +161,20 @@ def test_shifting_f_by_whole_cells_shifts_the_image():
     clear = (..., slice(16, 48), slice(16, 44))
     torch.testing.assert_close(moved.roll(-4, -1)[clear], image[clear])
     assert (moved - image)[clear].abs().max() > image.std()
+
+
+def test_a_mapping_network_may_be_wider_than_w():
+    """As NVIDIA's layer_features: every layer but the last."""
+    shape = TINY | {"c_dim": 3, "mapping_layers": 3, "mapping_width": 20}
+    generator = StyleGAN2Generator(**shape)
+    sizes = [tuple(getattr(generator.mapping, f"fc{i}").weight.shape) for i in range(3)]
+    assert sizes == [(20, 16), (20, 20), (8, 20)]  # z and the label's code, then 20, then w
+    assert generator.mapping(torch.randn(2, 8), torch.eye(3)[:2]).shape == (2, 8)
+    assert generator.architecture["mapping_width"] == 20
+    one = StyleGAN2Generator(**TINY | {"mapping_layers": 1, "mapping_width": 20})
+    assert one.mapping.fc0.weight.shape == (8, 8)
+    with pytest.raises(WeightsError, match="mapping_width=20; expected 8, the width of w"):
+        rosinality.export_state(generator.requires_grad_(False))
 
 
 def test_refusals(tiny):

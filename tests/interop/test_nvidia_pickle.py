@@ -141,8 +141,9 @@ def generator_of(kind: str) -> StyleGAN2Generator | StyleGAN3Generator:
         classes, clamp = (5, 2.0) if kind.endswith("conditional") else (0, None)
         shape = SHAPE | {"c_dim": classes}
         generator = StyleGAN2Generator(
-            z_dim=16, w_dim=16, mapping_layers=2, conv_clamp=clamp, **shape
-        )
+            z_dim=16, w_dim=16, mapping_layers=3, mapping_width=None if classes else 24,
+            conv_clamp=clamp, **shape,
+        )  # fmt: skip
     for name, value in generator.named_parameters():
         if name.endswith(("noise_strength", "bias")):
             value.data.add_(torch.randn(value.shape) * 0.1)

@@ -211,7 +211,7 @@ def with_generator(generator):
 
 
 def test_generators_that_the_released_code_cannot_build():
-    refused("z_dim=16, w_dim=16, mapping_layers=2; expected 512, 512 and 8",
+    refused("w_dim=16, mapping_layers=2, mapping_width=16; expected 512, 512, 8 and 512",
             with_generator(stylegan2(8, shape=TINY)), "psp")  # fmt: skip
     half = TINY | {"z_dim": 512, "w_dim": 512, "mapping_layers": 8}
     refused("of 8 channels at 4 px; expected 512 .channel multiplier 2",

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ganinv.core.errors import ConfigError
 from ganinv.core.latent import repeat_w
@@ -90,3 +91,15 @@ def test_smaller_never_enlarges():
     image = torch.rand(1, 3, 64, 64)
     assert smaller(image, 128) is image
     assert smaller(image, 16).shape[-1] == 16
+
+
+def test_an_image_with_fewer_pixels_than_eight_a_cell_is_enlarged_for_the_encoder(method):
+    """16 x 16 cells of a generator of 64 px."""
+    encoder = BaseCodeEncoder(side=16, channels=8, input_nc=3, channel_base=4, channel_max=8)
+    seen = []
+    encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    method.E = encoder.eval()
+    image = F.interpolate(torch.rand(1, 3, 8, 8) * 2 - 1, 64, mode="bilinear")
+    assert method.base_code(image).shape == (1, 8, 16, 16)
+    assert seen[0].shape[-2:] == (128, 128) and seen[0].abs().max() <= 1
+    torch.testing.assert_close(F.avg_pool2d(seen[0], 2), image, atol=0.02, rtol=0)

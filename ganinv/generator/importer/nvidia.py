@@ -342,6 +342,9 @@ def import_generator(
         "channel_max": max(shape[0] for shape in shapes.values()),
         "conv_clamp": _clamp(module, _inner(module, "synthesis", "b4", "conv1")),
     }
+    if common["mapping_layers"] > 1:
+        width = _shape(state, "mapping.fc0.weight")[0]
+        architecture["mapping_width"] = None if width == common["w_dim"] else width
     return filled(StyleGAN2Generator, architecture, state, name)
 
 

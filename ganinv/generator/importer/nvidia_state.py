@@ -61,6 +61,8 @@ def export_state(
     a = generator.architecture
     arguments: dict[str, Any] = {theirs: a[ours] for ours, theirs in SHARED.items()}
     arguments["mapping_kwargs"] = {"num_layers": a["mapping_layers"]}
+    if a.get("mapping_width") is not None:
+        arguments["mapping_kwargs"]["layer_features"] = a["mapping_width"]
     synthesis = {name: a[name] for name in SYNTHESIS[type(generator)]} | {"num_fp16_res": 0}
     content = {
         "G_ema": {k: v.detach().cpu().contiguous() for k, v in generator.state_dict().items()},
@@ -93,6 +95,8 @@ def import_state(content: Mapping[str, Any]) -> StyleGAN2Generator | StyleGAN3Ge
         architecture = {ours: flat[theirs] for ours, theirs in SHARED.items()}
         architecture |= {name: flat[name] for name in SYNTHESIS[kind]}
         architecture["mapping_layers"] = given["mapping_kwargs"]["num_layers"]
+        if (width := given["mapping_kwargs"].get("layer_features")) is not None:
+            architecture["mapping_width"] = width
     except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         missing = isinstance(error, KeyError)
         fault = fault or (f"settings without {error}" if missing else reason_of(error))

@@ -191,8 +191,14 @@ def export_state(generator: StyleGAN2Generator) -> dict[str, Tensor]:
     """Our generator -> their complete `g_ema` state dict, buffers included (`latent_avg` is w_avg).
 
     Raises:
-        WeightsError: a conditional generator, which the layout cannot hold.
+        WeightsError: a conditional generator, or a mapping network of another width than w, which
+            the layout cannot hold.
     """
+    if (width := generator.architecture["mapping_width"]) is not None:
+        raise WeightsError(
+            f"a generator of mapping_width={width}; expected {generator.w_dim}, the width of w, as "
+            "the rosinality layout has it. To fix: ganinv export --to nvidia-state"
+        )
     if generator.architecture["c_dim"]:
         raise WeightsError(
             "a conditional generator; expected an unconditional one: the rosinality "

@@ -99,17 +99,26 @@ class MappingNetwork(nn.Module):
     """z [N,Z], c [N,K] -> ws [N,num_ws,D]."""
 
     def __init__(
-        self, z_dim, c_dim, w_dim, num_ws, num_layers=8, lr_multiplier=0.01, w_avg_beta=0.998
+        self,
+        z_dim,
+        c_dim,
+        w_dim,
+        num_ws,
+        num_layers=8,
+        layer_features=None,
+        lr_multiplier=0.01,
+        w_avg_beta=0.998,
     ):
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
         self.num_layers, self.w_avg_beta = num_layers, w_avg_beta
         if c_dim > 0:
             self.embed = FullyConnectedLayer(c_dim, w_dim)
-        width = z_dim + (w_dim if c_dim > 0 else 0)
+        between = [layer_features or w_dim] * (num_layers - 1)
+        widths = [z_dim + (w_dim if c_dim > 0 else 0), *between, w_dim]
         for i in range(num_layers):
             layer = FullyConnectedLayer(
-                width if i == 0 else w_dim, w_dim, "lrelu", lr_multiplier=lr_multiplier
+                widths[i], widths[i + 1], "lrelu", lr_multiplier=lr_multiplier
             )
             setattr(self, "fc" + str(i), layer)
         self.register_buffer("w_avg", torch.zeros([w_dim]))
