@@ -58,6 +58,7 @@ def overrides(method: str, generator: Path, cache: Path) -> list[str]:
         "trainer.save_every_kimg=0.008",
         "trainer.log_every_images=4",
         "trainer.max_kimg=0.024",
+        "trainer.rate_decay=0",
     ]
     if method == "gan":
         small = ["z_dim=16", "w_dim=16", "mapping_layers=2", "channel_base=512", "channel_max=8"]
