@@ -61,15 +61,17 @@ class Claim:
 
 
 def page(found: Mapping[Claim, Sequence[Measured]]) -> str:
-    """docs/CLAIMS.md."""
+    """docs/CLAIMS.md; a claim of which nothing is measured is told as such."""
     lines = [HEAD, "| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     for claim, measured in found.items():
+        if not measured:
+            lines.append(f"| {claim.says} | {claim.source} | not measured yet" + " | " * 5 + "|")
         for i, m in enumerate(measured):
             says = (claim.says, claim.source) if i == 0 else ("", "")
             numbers = [f"{m.preferred:.4g}", f"{m.other:.4g}", f"{m.low:+.3g} to {m.high:+.3g}"]
             cells = [*says, m.what, *numbers, str(m.count), m.verdict]
             lines.append("| " + " | ".join(cells) + " |")
-    shown = [f"![{claim.says}](claims/{claim.name}.svg)" for claim in found]
+    shown = [f"![{claim.says}](claims/{claim.name}.svg)" for claim in found if found[claim]]
     return "\n".join([*lines, "", *shown, ""])
 
 

@@ -61,11 +61,13 @@ def test_pairs_are_told_by_face_and_midpoints_of_equal_codes_have_equal_fids():
 
 
 def test_the_page_has_a_row_a_measurement_and_a_picture_a_claim():
-    first, second = claims.CLAIMS[:2]
+    first, second, third = claims.CLAIMS[:3]
     good, bad = Measured("x", 1.0, 2.0, -1.5, -0.5, 8), Measured("y", 2.0, 1.0, 0.5, 1.5, 8)
-    text = page({first: [good, bad], second: [good]})
-    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    text = page({first: [good, bad], second: [good], third: []})
+    *rows, last = [line for line in text.splitlines() if line.startswith("| ")][1:]
     assert [row.split(" | ")[-1] for row in rows] == ["holds |", "does not hold |", "holds |"]
+    assert last.startswith(f"| {third.says} | {third.source} | not measured yet |")
+    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {9}
     assert first.says in rows[0] and "-1.5 to -0.5" in rows[0] and rows[1].startswith("|  |  | y |")
     assert re.findall(r"\(claims/(\w+)\.svg\)", text) == [first.name, second.name]
     root = ElementTree.fromstring(figure([good, bad]))
@@ -76,6 +78,7 @@ def test_every_training_is_built_and_every_evaluation_composes():
     generator = instantiate(composed([]).generator)
     for name, words in TRAININGS.items():
         cfg = composed(words)
+        assert list(cfg.dataset.image_size) == [64, 64], name
         if cfg.method._target_.endswith("BDInvert"):  # whose f must be a map of the generator
             assert "E" in build_method(cfg, generator).player_names, name
     for name, what in EVALUATIONS.items():
